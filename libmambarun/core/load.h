@@ -6,14 +6,15 @@
 #define MBR_LOAD_H
 
 #include "../variant/variant.h"
+#include "params.h"
 
 /* The table for c's device. One atomic load once the device is known; the first time:
  * probe, select, open. op is the entry point's name, for the message. */
 mbr_status mbr__table(const mbr_call *c, const char *op, const mbr_table **out);
 
-/* The size rule of every params struct (mambarun.h): *p stays if its struct_size is
- * size, points at the zero-extended copy in full if it is smaller, is refused if it is
- * larger with a nonzero tail. NULL is refused. Also refuses an unknown device_type. */
-mbr_status mbr__params(const void **p, uint32_t size, void *full);
+/* Path of this library, and where variant i is or would be. Looked up once; they live
+ * as long as the process. */
+const char *mbr__library_path(void);
+const char *mbr__variant_path(size_t i);
 
 #endif

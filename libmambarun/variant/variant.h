@@ -21,6 +21,19 @@ typedef struct mbr_table {
 #include "../ops/ops.def"
 } mbr_table;
 
+/* Name of a member that is NULL, or NULL if none is. Here because the core, which asks,
+ * names no op. */
+static inline const char *mbr__table_lacks(const mbr_table *t) {
+#define MBR_OP(op)                                                                       \
+    if (t->op == NULL)                                                                   \
+        return #op;
+#define MBR_WORKSPACE(op)                                                                \
+    if (t->op##_workspace == NULL)                                                       \
+        return #op "_workspace";
+#include "../ops/ops.def"
+    return NULL;
+}
+
 /* What mbr_variant_entry answers. */
 enum {
     MBR_ENTRY_OK = 0,

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * load.c - opens the variant of a device and publishes its table. The only place that
+ * opens variants; which of them may run is select's word.
+ */
+#include "load.h"
+
+#include "dl.h"
+#include "driver.h"
+#include "select.h"
+#include "status.h"
+
+#include "mbr_stamp.h"
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CUDA_DEVICES = 64, DEVICES = 1 + CUDA_DEVICES };
+
+/* What became of one device. Never changed once published, never freed. */
+typedef struct choice {
+    mbr_status status; /* what every call for the device gets */
+    size_t row;        /* that runs it, if MBR_OK */
+    mbr_table table;   /* of that row */
+    mbr_verdict verdicts[MBR_ROWS];
+    char why_not[MBR_MESSAGE]; /* the message after its first words, unless MBR_OK */
+} choice;
+
+static _Atomic(const choice *) choices[DEVICES];
+static pthread_mutex_t choosing = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- files -------------------------------------------------------------------- */
+
+static struct files {
+    const char *library;
+    const char *variant[MBR_ROWS];
+} files;
+
+static const char *keep(const char *text) {
+    const char *copy = strdup(text);
+    return copy != NULL ? copy : "";
+}
+
+static void find_files(void) {
+    char library[PATH_MAX], own[PATH_MAX], first[PATH_MAX], path[PATH_MAX + 64];
+    if (!mbr__dl_file_of(&files, library, sizeof library))
+        library[0] = '\0';
+    files.library = keep(library);
+    const char *slash = strrchr(library, '/');
+    snprintf(own, sizeof own, "%.*s", slash != NULL ? (int)(slash - library) : 0, library);
+    const char *asked = getenv("MAMBARUN_PATH");
+    bool has_first = asked != NULL && asked[0] != '\0' && realpath(asked, first) != NULL;
+    for (size_t i = 0; i < MBR_ROWS; i++) {
+        snprintf(path, sizeof path, "%s/libmambarun_%s.so", first, mbr__rows[i].name);
+        if (!has_first || !mbr__dl_exists(path))
+            snprintf(path, sizeof path, "%s/libmambarun_%s.so", own, mbr__rows[i].name);
+        files.variant[i] = keep(path);
+    }
+}
+
+static const struct files *all_files(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_files);
+    return &files;
+}
+
+const char *mbr__library_path(void) {
+    return all_files()->library;
+}
+
+const char *mbr__variant_path(size_t i) {
+    return all_files()->variant[i];
+}
+
+/* ---- verdicts ----------------------------------------------------------------- */
+
+static void find_facts(int32_t device_type, int32_t device_id, mbr_facts *out) {
+    *out = (mbr_facts){.device_type = device_type, .device_id = device_id};
+    mbr__probe_cpu(&out->cpu);
+    if (device_type != MBR_DEVICE_CUDA)
+        return;
+    mbr_gpu_facts gpu = {0};
+    mbr__probe_gpu(device_id, &gpu, &out->no_cuda);
+    out->driver_api = mbr__driver()->api;
+    out->compute_capability = gpu.compute_capability;
+}
+
+/* Turns v into a refusal; always false. */
+__attribute__((format(printf, 2, 3))) static bool refuse(mbr_verdict *v, const char *fmt,
+                                                         ...) {
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(v->reason, sizeof v->reason, fmt, args);
+    va_end(args);
+    return v->accepted = false;
+}
+
+/* The end of a path that is too long for a reason. */
+static const char *tail(const char *path) {
+    enum { LONGEST = 150 };
+    size_t length = strlen(path);
+    return length > LONGEST ? path + length - LONGEST : path;
+}
+
+/* What select says, and whether the file is there. */
+static mbr_status judge(const mbr_facts *f, mbr_verdict out[MBR_ROWS]) {
+    const char *forced = getenv("MAMBARUN_VARIANT");
+    if (forced != NULL && forced[0] == '\0')
+        forced = NULL;
+    mbr_status s = mbr__select(f, forced, out);
+    for (size_t i = 0; i < MBR_ROWS; i++)
+        if (out[i].accepted && !mbr__dl_exists(mbr__variant_path(i)))
+            refuse(&out[i], "not installed: %s", tail(mbr__variant_path(i)));
+    return s;
+}
+
+/* ---- opening ------------------------------------------------------------------ */
+
+static const char *entry_answer(int answer) {
+    switch (answer) {
+    case MBR_ENTRY_STAMP:
+        return "was built together with another libmambarun (stamps differ)";
+    case MBR_ENTRY_SIZE:
+        return "has a table of another size than this libmambarun";
+    case MBR_ENTRY_REFUSED:
+        return "refuses to run here";
+    default:
+        return "gives an answer that this libmambarun does not know";
+    }
+}
+
+/* Opens row i and shakes hands. On failure the verdict says why. */
+static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
+    const mbr_row *row = &mbr__rows[i];
+    const char *path = mbr__variant_path(i);
+    void *library = mbr__dl_open(path);
+    if (library == NULL)
+        return refuse(v, "cannot be opened: %s", mbr__dl_error());
+    mbr_variant_entry_fn *entry;
+    void *address = mbr__dl_symbol(library, "mbr_variant_entry");
+    if (address == NULL)
+        return refuse(v, "has no mbr_variant_entry: %s", tail(path));
+    memcpy(&entry, &address, sizeof entry);
+    const mbr_driver *driver =
+        row->device_type == MBR_DEVICE_CUDA ? &mbr__driver()->table : NULL;
+    mbr_table table = {0};
+    int answer = entry(MBR_STAMP, sizeof table, driver, &table);
+    if (answer != MBR_ENTRY_OK)
+        return refuse(v, "%s: %s", entry_answer(answer), tail(path));
+    /* A renamed file would bring instructions that nobody asked the processor for. */
+    if (table.name == NULL || strcmp(table.name, row->name) != 0)
+        return refuse(v, "calls itself %s: %s", table.name != NULL ? table.name : "nothing",
+                      tail(path));
+    const char *lacking = mbr__table_lacks(&table);
+    if (lacking != NULL)
+        return refuse(v, "lacks %s: %s", lacking, tail(path));
+    *out = table;
+    return true;
+}
+
+/* ---- choosing ----------------------------------------------------------------- */
+
+/* The device in words, with what decides about its variants. */
+static void describe(const mbr_facts *f, char *out, size_t size) {
+    if (f->device_type == MBR_DEVICE_CPU)
+        snprintf(out, size, "(%s)", f->cpu.name[0] != '\0' ? f->cpu.name : "no name");
+    else
+        snprintf(out, size, "(sm_%d, driver API %d.%d)", f->compute_capability,
+                 f->driver_api / 1000, f->driver_api % 1000 / 10);
+}
+
+/* A line per row of this kind of device. */
+static void list_verdicts(const mbr_facts *f, const mbr_verdict *verdicts, char *out) {
+    char device[96];
+    describe(f, device, sizeof device);
+    size_t used = (size_t)snprintf(out, MBR_MESSAGE, " %s", device);
+    for (size_t i = 0; i < MBR_ROWS; i++)
+        if (mbr__rows[i].device_type == f->device_type)
+            used += (size_t)snprintf(out + used, MBR_MESSAGE - used, "\n  %-12s  %s",
+                                     mbr__rows[i].name, verdicts[i].reason);
+    snprintf(out + used, MBR_MESSAGE - used, MBR_EXPLAIN MBR_CODE_VARIANT);
+}
+_Static_assert(MBR_ROWS * (sizeof(mbr_verdict) + 32) + 512 < MBR_MESSAGE,
+               "a message must hold every verdict");
+
+static void trace_verdicts(const mbr_facts *f, const mbr_verdict *verdicts) {
+    for (size_t i = 0; i < MBR_ROWS; i++)
+        if (mbr__rows[i].device_type == f->device_type)
+            mbr__trace("%s: %s: %s", mbr__rows[i].name,
+                       verdicts[i].accepted ? "accepted" : "refused", verdicts[i].reason);
+}
+
+/* Opens the first accepted row that keeps its promise. */
+static mbr_status open_first(choice *out) {
+    for (size_t i = 0; i < MBR_ROWS; i++) {
+        if (!out->verdicts[i].accepted)
+            continue;
+        if (open_variant(i, &out->table, &out->verdicts[i])) {
+            mbr__trace("%s: opened %s", mbr__rows[i].name, mbr__variant_path(i));
+            out->row = i;
+            return MBR_OK;
+        }
+        mbr__trace("%s: refused: %s", mbr__rows[i].name, out->verdicts[i].reason);
+    }
+    return MBR_E_NO_VARIANT;
+}
+
+static void choose(int32_t device_type, int32_t device_id, choice *out) {
+    mbr_facts facts;
+    find_facts(device_type, device_id, &facts);
+    out->status = judge(&facts, out->verdicts);
+    if (out->status != MBR_OK) {
+        snprintf(out->why_not, sizeof out->why_not, ": %s", mbr_last_error());
+        return;
+    }
+    trace_verdicts(&facts, out->verdicts);
+    if (facts.no_cuda.code != NULL) {
+        out->status = MBR_E_CUDA;
+        snprintf(out->why_not, sizeof out->why_not, ": %s" MBR_EXPLAIN "%s",
+                 facts.no_cuda.why, facts.no_cuda.code);
+        return;
+    }
+    out->status = open_first(out);
+    if (out->status != MBR_OK)
+        list_verdicts(&facts, out->verdicts, out->why_not);
+}
+
+/* Where a device's choice stands; NULL if there is no such device. */
+static _Atomic(const choice *) *slot_of(int32_t device_type, int32_t device_id) {
+    if (device_type == MBR_DEVICE_CPU)
+        return &choices[0];
+    if (device_type == MBR_DEVICE_CUDA && device_id >= 0 && device_id < CUDA_DEVICES)
+        return &choices[1 + device_id];
+    return NULL;
+}
+
+static mbr_status find_slot(int32_t device_type, int32_t device_id,
+                            _Atomic(const choice *) **out) {
+    *out = slot_of(device_type, device_id);
+    if (*out == NULL)
+        MBR_FAIL(MBR_E_ARG, "device_type %d, device_id %d: must be %d (CPU), or %d (CUDA) "
+                            "with device_id 0 to %d",
+                 device_type, device_id, MBR_DEVICE_CPU, MBR_DEVICE_CUDA,
+                 CUDA_DEVICES - 1);
+    return MBR_OK;
+}
+
+static const choice *choose_once(int32_t device_type, int32_t device_id,
+                                 _Atomic(const choice *) *slot) {
+    pthread_mutex_lock(&choosing);
+    const choice *known = atomic_load_explicit(slot, memory_order_relaxed);
+    if (known == NULL) {
+        choice *made = calloc(1, sizeof *made);
+        if (made != NULL)
+            choose(device_type, device_id, made);
+        atomic_store_explicit(slot, made, memory_order_release);
+        known = made;
+    }
+    pthread_mutex_unlock(&choosing);
+    return known;
+}
+
+static mbr_status fail(const choice *c, const char *op, int32_t device_type,
+                       int32_t device_id) {
+    char device[24] = "cpu";
+    if (device_type == MBR_DEVICE_CUDA)
+        snprintf(device, sizeof device, "cuda:%d", device_id);
+    MBR_FAIL(c->status, "no variant can run %s on %s%s", op, device, c->why_not);
+}
+
+mbr_status mbr__table(const mbr_call *c, const char *op, const mbr_table **out) {
+    _Atomic(const choice *) *slot;
+    MBR_TRY(find_slot(c->device_type, c->device_id, &slot));
+    const choice *known = atomic_load_explicit(slot, memory_order_acquire);
+    if (known == NULL)
+        known = choose_once(c->device_type, c->device_id, slot);
+    if (known == NULL)
+        MBR_FAIL(MBR_E_INTERNAL, "no memory to choose a variant");
+    if (known->status != MBR_OK)
+        return fail(known, op, c->device_type, c->device_id);
+    *out = &known->table;
+    return MBR_OK;
+}
+
+/* ---- questions ---------------------------------------------------------------- */
+
+size_t mbr_variant_count(void) {
+    return MBR_ROWS;
+}
+
+mbr_status mbr_variant_at(size_t i, int32_t device_type, int32_t device_id,
+                          mbr_variant_info *out) {
+    _Atomic(const choice *) *slot;
+    MBR_TRY(mbr__check_answer(out, MBR_END_OF(mbr_variant_info, reason), sizeof *out));
+    MBR_TRY(find_slot(device_type, device_id, &slot));
+    if (i >= MBR_ROWS)
+        MBR_FAIL(MBR_E_ARG, "i is %zu: there are %d variants", i, MBR_ROWS);
+    mbr_verdict fresh[MBR_ROWS];
+    const mbr_verdict *verdicts = fresh;
+    const choice *known = atomic_load_explicit(slot, memory_order_acquire);
+    if (known != NULL) {
+        verdicts = known->verdicts;
+    } else {
+        mbr_facts facts;
+        find_facts(device_type, device_id, &facts);
+        judge(&facts, fresh);
+    }
+    mbr_variant_info answer = {
+        .usable = verdicts[i].accepted,
+        .name = mbr__rows[i].name,
+        .path = mbr__variant_path(i),
+        .mode = mbr__rows[i].mode,
+    };
+    memcpy(answer.reason, verdicts[i].reason, sizeof answer.reason);
+    mbr__answer(out, sizeof answer, &answer);
+    return MBR_OK;
+}
+
+const char *mbr_variant_in_use(int32_t device_type, int32_t device_id) {
+    _Atomic(const choice *) *slot = slot_of(device_type, device_id);
+    const choice *known =
+        slot != NULL ? atomic_load_explicit(slot, memory_order_acquire) : NULL;
+    return known != NULL && known->status == MBR_OK ? known->table.name : NULL;
+}
+
+mbr_status mbr_preload(int32_t device_id) {
+    const mbr_call call = {
+        .device_type = device_id < 0 ? MBR_DEVICE_CPU : MBR_DEVICE_CUDA,
+        .device_id = device_id < 0 ? 0 : device_id,
+    };
+    const mbr_table *table;
+    return mbr__table(&call, "anything", &table);
+}
