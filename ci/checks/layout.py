@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""layout.py - the shim's field rows are the C structs, proven by the compiler.
+
+Each params struct that the shim packs becomes a list of _Static_asserts: its size, and
+the offset and size of every field by its path in C. As the rows leave no gaps, a field
+that only C has shows as a wrong offset of the next one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "shim"))
+
+
+def packed_structs() -> dict:
+    """Entry point -> its Params, from every op of the shim."""
+    from mambarun._lib import Params
+
+    found = {}
+    for path in sorted((ROOT / "shim/mambarun/ops").glob("[!_]*.py")):
+        module = importlib.import_module(f"mambarun.ops.{path.stem}")
+        for value in vars(module).values():
+            if isinstance(value, Params):
+                found[value.op] = value
+    return found
+
+
+def assertions(structs: dict) -> list[str]:
+    lines = []
+    for op, params in structs.items():
+        struct = f"mbr_{op}_params"
+        lines.append(
+            f"_Static_assert(sizeof({struct}) == {params.size}, "
+            f'"sizeof({struct}) is not {params.size} as in Python");'
+        )
+        for path, offset, size in params.fields():
+            lines.append(
+                f"_Static_assert(offsetof({struct}, {path}) == {offset} && "
+                f"sizeof((({struct} *)0)->{path}) == {size}, "
+                f'"{struct}.{path} is not {size} bytes at {offset} as in Python");'
+            )
+    return lines
+
+
+def compile_errors(lines: list[str]) -> list[str]:
+    """What the compiler says of these lines; its own words if they are not ours."""
+    source = "\n".join(['#include "mambarun.h"', *lines, ""])
+    run = subprocess.run(
+        [os.environ.get("CC", "cc"), "-std=c11", "-fsyntax-only", "-x", "c", "-"],
+        input=source, cwd=ROOT / "libmambarun", capture_output=True, text=True,
+        env={**os.environ, "CPATH": str(ROOT / "libmambarun")},
+    )  # fmt: skip
+    if run.returncode == 0:
+        return []
+    ours = re.findall(r'static assertion failed[^"]*"([^"]*)"', run.stderr)
+    return ours or run.stderr.splitlines()
+
+
+def main() -> int:
+    structs = packed_structs()
+    rows = (ROOT / "libmambarun/ops/ops.def").read_text()
+    entries = re.findall(r"^MBR_OP\((\w+)\)", rows, re.M)
+    wrong = [f"no field rows in Python for {e}" for e in entries if e not in structs]
+    lines = assertions(structs)
+    wrong += compile_errors(lines)
+    for line in wrong:
+        print(line)
+    if not wrong:
+        print(f"OK: {len(structs)} structs, {len(lines)} assertions hold")
+    return 1 if wrong or not lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
