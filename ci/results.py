@@ -46,7 +46,7 @@ def refined(coarse: list[Case], folder: pathlib.Path) -> list[Case]:
     for case in coarse:
         program = case.name.rpartition("::")[2]
         fine = [c for f in sorted(folder.glob(f"{program}-*.xml")) for c in cases(f)]
-        result += fine
+        result += [c._replace(name=f"{program}: {c.name}") for c in fine]
         if not fine or (case.outcome == "failed" and not any_failed(fine)):
             result.append(case)
     return result
