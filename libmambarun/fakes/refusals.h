@@ -28,7 +28,7 @@ static const dtype FP32 = {MBR_FLOAT, 32}, FP16 = {MBR_FLOAT, 16},
                    BF16 = {MBR_BFLOAT, 16}, COMPLEX64 = {MBR_COMPLEX, 64},
                    INT32 = {MBR_INT, 32};
 
-enum { MEMORY = 1 << 18, ALIGNMENT = 64, POISON = 0x5a };
+enum { MEMORY = 1 << 22, ALIGNMENT = 64, POISON = 0x5a };
 static _Alignas(ALIGNMENT) unsigned char memory[MEMORY];
 static size_t memory_used;
 
@@ -38,10 +38,10 @@ static inline void forget_tensors(void) {
 }
 
 static inline void *reserve(size_t bytes) {
-    void *start = memory + memory_used;
+    const size_t start = memory_used;
+    assert_true(bytes <= MEMORY - ALIGNMENT - start);
     memory_used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    assert_true(memory_used <= MEMORY);
-    return start;
+    return memory + start;
 }
 
 static inline mbr_tensor make_dense(dtype d, int32_t ndim, const int64_t *shape) {
@@ -95,29 +95,31 @@ typedef struct entry {
     mbr_status (*call)(const void *params);
 } entry;
 
-static unsigned char params[1 << 17], params_before[1 << 17], memory_before[MEMORY];
+/* The params of the running test. A byte array, so that any struct fits. */
+static _Alignas(max_align_t) unsigned char given[1 << 12], given_before[1 << 12];
+static unsigned char memory_before[MEMORY];
 
 static inline void keep_state(void) {
-    memcpy(params_before, params, sizeof params);
-    memcpy(memory_before, memory, MEMORY);
+    memcpy(given_before, given, sizeof given);
+    memcpy(memory_before, memory, memory_used);
     fake->op = "nothing";
 }
 
 /* The variant was not called and nothing was written. */
 static inline void assert_refused(const entry *e) {
     assert_string_not_equal(fake->op, e->op);
-    assert_memory_equal(params, params_before, sizeof params);
-    assert_memory_equal(memory, memory_before, MEMORY);
+    assert_memory_equal(given, given_before, sizeof given);
+    assert_memory_equal(memory, memory_before, memory_used);
 }
 
 static inline void assert_row_refused(const entry *e, const refusal *r) {
     forget_tensors();
-    memset(params, 0, sizeof params);
-    r->prepare(params);
+    memset(given, 0, sizeof given);
+    r->prepare(given);
     for (size_t i = 0; i < sizeof r->edits / sizeof r->edits[0]; i++)
-        apply(params, &r->edits[i]);
+        apply(given, &r->edits[i]);
     keep_state();
-    const mbr_status s = e->call(params);
+    const mbr_status s = e->call(given);
     if (s == MBR_OK)
         fail_msg("%s let this through: %s", e->op, r->text);
     assert_string_equal(mbr_last_error(), r->text);
@@ -133,16 +135,16 @@ static inline void assert_rows_refused(const entry *e, const refusal *rows, size
 /* Good params reach the variant as they are. */
 static inline void assert_arrives(const entry *e, void (*prepare)(void *)) {
     forget_tensors();
-    memset(params, 0, sizeof params);
-    prepare(params);
+    memset(given, 0, sizeof given);
+    prepare(given);
     keep_state();
-    const mbr_status s = e->call(params);
+    const mbr_status s = e->call(given);
     if (s != MBR_OK)
         fail_msg("%s refused good arguments: %s", e->op, mbr_last_error());
     assert_string_equal(fake->op, e->op);
     assert_int_equal(fake->size, e->size);
-    assert_memory_equal(fake->params, params, e->size);
-    assert_memory_equal(memory, memory_before, MEMORY);
+    assert_memory_equal(fake->params, given, e->size);
+    assert_memory_equal(memory, memory_before, memory_used);
 }
 
 /* ---- random spoiling ---------------------------------------------------------- */
@@ -220,13 +222,13 @@ static inline void spoil_tensor(mbr_tensor *t) {
 /* One to three changes to params whose tensors stand in one row after mbr_call. Now and
  * then the same change to two tensors, or more of them would never pass. */
 static inline void spoil(size_t n_tensors, size_t size) {
-    mbr_tensor *tensors = (mbr_tensor *)(params + sizeof(mbr_call));
+    mbr_tensor *tensors = (mbr_tensor *)(given + sizeof(mbr_call));
     for (uint32_t i = 0, n = 1 + draw(3); i < n; i++) {
         mbr_tensor *t = &tensors[draw((uint32_t)n_tensors)];
         if (draw(4) == 0)
             *t = tensors[draw((uint32_t)n_tensors)];
         else if (draw(12) == 0)
-            params[sizeof(uint32_t) + draw((uint32_t)(size - sizeof(uint32_t)))] ^=
+            given[sizeof(uint32_t) + draw((uint32_t)(size - sizeof(uint32_t)))] ^=
                 (unsigned char)(1u << draw(8));
         else
             spoil_tensor(t);
@@ -243,18 +245,19 @@ static inline void assert_spoilt_is_caught(const entry *e, size_t n_tensors,
     size_t passed = 0;
     for (uint64_t round = 0; round < ROUNDS; round++) {
         random_state = round;
-        forget_tensors();
-        memset(params, 0, e->size);
-        prepare[draw((uint32_t)n)](params);
+        memory_used = 0;
+        memset(given, 0, e->size);
+        prepare[draw((uint32_t)n)](given);
         spoil(n_tensors, e->size);
         if (tame)
-            tame(params);
+            tame(given);
         fake->op = "nothing";
-        const mbr_status s = e->call(params);
+        const mbr_status s = e->call(given);
         if (s == MBR_OK) {
             passed++;
             assert_string_equal(fake->op, e->op);
-            sound(fake->params);
+            assert_memory_equal(fake->params, given, e->size);
+            sound(given);
             continue;
         }
         assert_true(s == MBR_E_ARG || s == MBR_E_NO_VARIANT);
