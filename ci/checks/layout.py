@@ -53,9 +53,8 @@ def compile_errors(lines: list[str]) -> list[str]:
     """What the compiler says of these lines; its own words if they are not ours."""
     source = "\n".join(['#include "mambarun.h"', *lines, ""])
     run = subprocess.run(
-        [os.environ.get("CC", "cc"), "-std=c11", "-fsyntax-only", "-x", "c", "-"],
+        [os.environ.get("CC", "cc"), "-std=c11", "-fsyntax-only", "-I.", "-xc", "-"],
         input=source, cwd=ROOT / "libmambarun", capture_output=True, text=True,
-        env={**os.environ, "CPATH": str(ROOT / "libmambarun")},
     )  # fmt: skip
     if run.returncode == 0:
         return []
