@@ -3,8 +3,8 @@
  * variant.h - what the good fake remembers, and how a test gets at it.
  *
  *     mbr_fake *fake = mbr_fake_use(MBR_TEST_FAKES "/good");
- *     assert_int_equal(mbr_selective_scan_fwd(&p), MBR_OK);
- *     assert_string_equal(fake->op, "selective_scan_fwd");
+ *     assert_int_equal(mbr_OP(&p), MBR_OK);
+ *     assert_string_equal(fake->op, "OP");
  *     assert_memory_equal(fake->params, &p, sizeof p);
  *
  * Call it first of all in the process: the variant of a device is chosen once.

@@ -59,7 +59,8 @@ typedef struct mbr_causal_conv1d_bwd_params {
 
 MBR_API mbr_status mbr_causal_conv1d_bwd(const mbr_causal_conv1d_bwd_params *p);
 
-/* Bytes that p->workspace must have; see mbr_selective_scan_bwd_workspace. */
+/* Bytes that p->workspace must have (p->workspace itself and pointers to outputs are
+ * not looked at). 0 if the arguments are refused: the call itself says why. */
 MBR_API size_t mbr_causal_conv1d_bwd_workspace(const mbr_causal_conv1d_bwd_params *p);
 
 typedef struct mbr_causal_conv1d_update_params {
