@@ -53,10 +53,11 @@ static void find_files(void) {
     const char *slash = strrchr(library, '/');
     snprintf(own, sizeof own, "%.*s", slash != NULL ? (int)(slash - library) : 0, library);
     const char *asked = getenv("MAMBARUN_PATH");
-    bool has_first = asked != NULL && asked[0] != '\0' && realpath(asked, first) != NULL;
+    if (asked == NULL || realpath(asked, first) == NULL)
+        strcpy(first, own);
     for (size_t i = 0; i < MBR_ROWS; i++) {
         snprintf(path, sizeof path, "%s/libmambarun_%s.so", first, mbr__rows[i].name);
-        if (!has_first || !mbr__dl_exists(path))
+        if (!mbr__dl_exists(path))
             snprintf(path, sizeof path, "%s/libmambarun_%s.so", own, mbr__rows[i].name);
         files.variant[i] = keep(path);
     }
