@@ -147,6 +147,46 @@ static inline void assert_arrives(const entry *e, void (*prepare)(void *)) {
     assert_memory_equal(memory, memory_before, memory_used);
 }
 
+/* ---- struct_size -------------------------------------------------------------- */
+
+/* The same call from a caller that knows size bytes: on the heap with not one more, so
+ * that reading past the end is seen. tail is the last byte of a larger struct. */
+static inline mbr_status call_sized(const entry *e, const void *params, size_t size,
+                                    unsigned char tail) {
+    unsigned char *copy = calloc(1, size);
+    assert_non_null(copy);
+    memcpy(copy, params, e->size < size ? e->size : size);
+    if (size > e->size)
+        copy[size - 1] = tail;
+    ((mbr_call *)(void *)copy)->struct_size = (uint32_t)size;
+    const mbr_status s = e->call(copy);
+    free(copy);
+    return s;
+}
+
+/* ---- what a sound() says ------------------------------------------------------ */
+
+static inline bool is(const mbr_tensor *t, dtype d) {
+    return t->dtype_code == d.code && t->dtype_bits == d.bits;
+}
+
+static inline bool same_dtype(const mbr_tensor *a, const mbr_tensor *b) {
+    return a->dtype_code == b->dtype_code && a->dtype_bits == b->dtype_bits;
+}
+
+static inline bool has_shape(const mbr_tensor *t, int32_t ndim, int64_t a, int64_t b,
+                             int64_t c, int64_t d) {
+    const int64_t shape[] = {a, b, c, d};
+    return t->ndim == ndim &&
+           memcmp(t->shape, shape, sizeof *shape * (size_t)ndim) == 0;
+}
+
+static inline bool like(const mbr_tensor *t, const mbr_tensor *model) {
+    return same_dtype(t, model) &&
+           has_shape(t, model->ndim, model->shape[0], model->shape[1], model->shape[2],
+                     model->shape[3]);
+}
+
 /* ---- random spoiling ---------------------------------------------------------- */
 
 static uint64_t random_state;

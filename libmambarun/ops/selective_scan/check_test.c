@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * check_test.c - every refusal of selective_scan.c by its words, and good calls arriving
- * unchanged at the variant, which is a fake.
+ * check_test.c - every refusal of selective_scan.c by its words, and good calls
+ * arriving unchanged at the variant, which is a fake.
  */
 #include "fakes/refusals.h"
 
@@ -192,9 +192,9 @@ static void bwd_idle_out(void *params) {
     p->out = DENSE(INT32, 1);
 }
 
-static void (*const bwd_cases[])(void *) = {
-    bwd_full,     bwd_complex,    bwd_long,     bwd_of_nothing, bwd_least,
-    bwd_constant, bwd_float_dout, bwd_in_place, bwd_idle_out};
+static void (*const bwd_cases[])(void *) = {bwd_full,       bwd_complex,  bwd_long,
+                                            bwd_of_nothing, bwd_least,    bwd_constant,
+                                            bwd_float_dout, bwd_in_place, bwd_idle_out};
 enum { BWD_CASES = sizeof bwd_cases / sizeof bwd_cases[0] };
 
 static void good_forwards_arrive_unchanged(void **state) {
@@ -219,17 +219,22 @@ static void good_backwards_arrive_unchanged(void **state) {
 #define WEIGHT_TYPE                                                                    \
     EXPECTED("weight_type == at::ScalarType::Float || weight_type == "                 \
              "at::ScalarType::ComplexFloat")
-#define B_TYPE EXPECTED("B.scalar_type() == (!is_variable_B ? weight_type : input_type)")
-#define C_TYPE EXPECTED("C.scalar_type() == (!is_variable_C ? weight_type : input_type)")
+#define B_TYPE                                                                         \
+    EXPECTED("B.scalar_type() == (!is_variable_B ? weight_type : input_type)")
+#define C_TYPE                                                                         \
+    EXPECTED("C.scalar_type() == (!is_variable_C ? weight_type : input_type)")
 #define COLUMNS "!is_complex ? seqlen : seqlen * 2"
 
 static const refusal forward_refusals[] = {
     /* the call itself */
-    {fwd_full, {F(call.struct_size, 3)},
+    {fwd_full,
+     {F(call.struct_size, 3)},
      "call.struct_size is 3: set it to sizeof the params struct, at least 32"},
-    {fwd_full, {F(call.device_type, 7)},
+    {fwd_full,
+     {F(call.device_type, 7)},
      "call.device_type is 7: must be 1 (CPU) or 2 (CUDA)"},
-    {fwd_full, {F(call.flags, 6)},
+    {fwd_full,
+     {F(call.flags, 6)},
      "call.flags is 0x6: must be 0 or MBR_DETERMINISTIC (0x1)"},
     {fwd_full, {F(call.threads, -1)}, "call.threads is -1: must be 0 (all) or more"},
     {fwd_full, {F(call.reserved, 1)}, "call.reserved is 1: must be 0"},
@@ -246,204 +251,288 @@ static const refusal forward_refusals[] = {
     {fwd_full, {F(D.ndim, -1)}, "D.ndim is -1, must be 0 .. 4"},
     {fwd_full, {F(z.reserved, 1)}, "z.reserved is 1, must be 0"},
     {fwd_full, {F(delta.shape[1], -2)}, "delta.shape[1] is -2, must not be negative"},
-    {fwd_full, {F(u.shape[1], (int64_t)1 << 48)},
+    {fwd_full,
+     {F(u.shape[1], (int64_t)1 << 48)},
      "u.shape[1] is 281474976710656: more than 2^48 elements"},
-    {fwd_full, {F(u.shape[1], INT64_MAX)},
+    {fwd_full,
+     {F(u.shape[1], INT64_MAX)},
      "u.shape[1] is 9223372036854775807: more than 2^48 elements"},
-    {fwd_full, {F(A.stride[0], INT64_MIN)},
+    {fwd_full,
+     {F(A.stride[0], INT64_MIN)},
      "A.stride[0] is -9223372036854775808: reaches over 2^48 elements"},
     {fwd_full, {F(u.data, 2)}, "u.data modulo 4 is 2, must be 0"},
     /* dtypes */
-    {fwd_full, {F(u.dtype_bits, 64)},
+    {fwd_full,
+     {F(u.dtype_bits, 64)},
      INPUT_TYPE "u.dtype is fp64, must be fp32, fp16 or bf16"},
-    {fwd_full, {F(u.dtype_code, 9)},
+    {fwd_full,
+     {F(u.dtype_code, 9)},
      INPUT_TYPE "u.dtype is DLPack's code 9 with 32 bits, must be fp32, fp16 or bf16"},
-    {fwd_full, {F(A.dtype_bits, 16)},
+    {fwd_full,
+     {F(A.dtype_bits, 16)},
      WEIGHT_TYPE "A.dtype is fp16, must be fp32 or complex64"},
-    {fwd_full, {F(A.dtype_code, 5), F(A.dtype_bits, 128)},
+    {fwd_full,
+     {F(A.dtype_code, 5), F(A.dtype_bits, 128)},
      WEIGHT_TYPE "A.dtype is complex128, must be fp32 or complex64"},
-    {fwd_full, {F(delta.dtype_bits, 16)},
+    {fwd_full,
+     {F(delta.dtype_bits, 16)},
      EXPECTED("delta.scalar_type() == input_type") "delta.dtype is fp16, must be fp32"},
-    {fwd_full, {F(B.dtype_code, 4), F(B.dtype_bits, 16)},
+    {fwd_full,
+     {F(B.dtype_code, 4), F(B.dtype_bits, 16)},
      B_TYPE "B.dtype is bf16, must be fp32"},
-    {fwd_complex, {F(B.dtype_code, 5), F(B.dtype_bits, 64)},
+    {fwd_complex,
+     {F(B.dtype_code, 5), F(B.dtype_bits, 64)},
      B_TYPE "B.dtype is complex64, must be fp16"},
-    {fwd_constant, {F(B.dtype_code, 2), F(B.dtype_bits, 32)},
+    {fwd_constant,
+     {F(B.dtype_code, 2), F(B.dtype_bits, 32)},
      B_TYPE "B.dtype is fp32, must be complex64"},
     {fwd_full, {F(C.dtype_code, 0)}, C_TYPE "C.dtype is int32, must be fp32"},
     {fwd_constant, {F(C.dtype_code, 0)}, C_TYPE "C.dtype is int64, must be complex64"},
-    {fwd_full, {F(D.dtype_bits, 16)},
-     EXPECTED("D.scalar_type() == at::ScalarType::Float") "D.dtype is fp16, must be fp32"},
-    {fwd_full, {F(delta_bias.dtype_bits, 64)},
-     EXPECTED("delta_bias.scalar_type() == at::ScalarType::Float")
-         "delta_bias.dtype is fp64, must be fp32"},
-    {fwd_full, {F(z.dtype_bits, 16)},
+    {fwd_full,
+     {F(D.dtype_bits, 16)},
+     EXPECTED(
+         "D.scalar_type() == at::ScalarType::Float") "D.dtype is fp16, must be fp32"},
+    {fwd_full,
+     {F(delta_bias.dtype_bits, 64)},
+     EXPECTED(
+         "delta_bias.scalar_type() == at::ScalarType::Float") "delta_bias.dtype is "
+                                                              "fp64, must be fp32"},
+    {fwd_full,
+     {F(z.dtype_bits, 16)},
      EXPECTED("z.scalar_type() == input_type") "z.dtype is fp16, must be fp32"},
     {fwd_full, {F(out.dtype_bits, 16)}, "out.dtype is fp16, must be fp32"},
     {fwd_complex, {F(out.dtype_code, 4)}, "out.dtype is bf16, must be fp32 or fp16"},
     {fwd_complex, {F(x.dtype_code, 2)}, "x.dtype is fp64, must be complex64"},
     {fwd_complex, {F(out_z.dtype_code, 4)}, "out_z.dtype is bf16, must be fp16"},
     /* dstate */
-    {fwd_full, {F(A.shape[1], 257)},
+    {fwd_full,
+     {F(A.shape[1], 257)},
      "selective_scan only supports state dimension <= 256: A.shape[1] is 257, must be "
      "1 .. 256"},
-    {fwd_full, {F(A.shape[1], 0)},
+    {fwd_full,
+     {F(A.shape[1], 0)},
      "selective_scan only supports state dimension <= 256: A.shape[1] is 0, must be "
      "1 .. 256"},
-    {fwd_full, {F(A.ndim, 1)},
-     "Dimension out of range (expected to be in range of [-1, 0], but got 1): A.ndim is "
+    {fwd_full,
+     {F(A.ndim, 1)},
+     "Dimension out of range (expected to be in range of [-1, 0], but got 1): A.ndim "
+     "is "
      "1, must be 2"},
-    {fwd_full, {F(A.ndim, 0)},
+    {fwd_full,
+     {F(A.ndim, 0)},
      "Dimension specified as 1 but tensor has no dimensions: A.ndim is 0, must be 2"},
     /* shapes */
-    {fwd_full, {F(u.ndim, 2)},
+    {fwd_full,
+     {F(u.ndim, 2)},
      "u must have shape (batch_size, dim, seqlen): u.ndim is 2, must be 3"},
-    {fwd_full, {F(u.ndim, 4)},
+    {fwd_full,
+     {F(u.ndim, 4)},
      "u must have shape (batch_size, dim, seqlen): u.ndim is 4, must be 3"},
-    {fwd_full, {F(delta.shape[0], 1)},
+    {fwd_full,
+     {F(delta.shape[0], 1)},
      "delta must have shape (batch_size, dim, seqlen): delta.shape[0] is 1, u.shape[0] "
      "is 2"},
-    {fwd_full, {F(delta.shape[2], 7)},
+    {fwd_full,
+     {F(delta.shape[2], 7)},
      "delta must have shape (batch_size, dim, seqlen): delta.shape[2] is 7, u.shape[2] "
      "is 8"},
-    {fwd_full, {F(delta.ndim, 1)},
+    {fwd_full,
+     {F(delta.ndim, 1)},
      "delta must have shape (batch_size, dim, seqlen): delta.ndim is 1, must be 3"},
-    {fwd_full, {F(A.shape[0], 3)},
+    {fwd_full,
+     {F(A.shape[0], 3)},
      "A must have shape (dim, dstate): A.shape[0] is 3, u.shape[1] is 4"},
-    {fwd_full, {F(A.ndim, 3)},
+    {fwd_full,
+     {F(A.ndim, 3)},
      "A must have shape (dim, dstate): A.ndim is 3, must be 2"},
-    {fwd_full, {F(B.ndim, 3)},
+    {fwd_full,
+     {F(B.ndim, 3)},
      "B must have shape (batch_size, n_groups, dstate, " COLUMNS "): B.ndim is 3, must "
      "be 4"},
-    {fwd_full, {F(B.shape[0], 1)},
+    {fwd_full,
+     {F(B.shape[0], 1)},
      "B must have shape (batch_size, n_groups, dstate, " COLUMNS "): B.shape[0] is 1, "
      "u.shape[0] is 2"},
-    {fwd_full, {F(B.shape[2], 4)},
+    {fwd_full,
+     {F(B.shape[2], 4)},
      "B must have shape (batch_size, n_groups, dstate, " COLUMNS "): B.shape[2] is 4, "
      "A.shape[1] is 3"},
-    {fwd_full, {F(B.shape[3], 16)},
+    {fwd_full,
+     {F(B.shape[3], 16)},
      "B must have shape (batch_size, n_groups, dstate, " COLUMNS "): B.shape[3] is 16, "
      "u.shape[2] is 8"},
-    {fwd_complex, {F(B.shape[3], 8)},
+    {fwd_complex,
+     {F(B.shape[3], 8)},
      "B must have shape (batch_size, n_groups, dstate, " COLUMNS "): B.shape[3] is 8, "
      "2 * u.shape[2] is 16"},
-    {fwd_constant, {F(B.shape[0], 2)},
+    {fwd_constant,
+     {F(B.shape[0], 2)},
      "B must have shape (dim, dstate): B.shape[0] is 2, u.shape[1] is 4"},
-    {fwd_constant, {F(B.ndim, 1)},
+    {fwd_constant,
+     {F(B.ndim, 1)},
      "B must have shape (dim, dstate): B.ndim is 1, must be 2"},
-    {fwd_full, {F(C.ndim, 3)},
+    {fwd_full,
+     {F(C.ndim, 3)},
      "C must have shape (batch_size, n_groups, dstate, " COLUMNS "): C.ndim is 3, must "
      "be 4"},
-    {fwd_full, {F(C.shape[1], 4)},
+    {fwd_full,
+     {F(C.shape[1], 4)},
      "C must have shape (batch_size, n_groups, dstate, " COLUMNS "): C.shape[1] is 4, "
      "B.shape[1] is 2"},
-    {fwd_constant_B, {F(C.shape[1], 2)},
+    {fwd_constant_B,
+     {F(C.shape[1], 2)},
      "C must have shape (batch_size, n_groups, dstate, " COLUMNS "): C.shape[1] is 2, "
      "that of a constant B is 1"},
-    {fwd_constant, {F(C.shape[1], 2)},
+    {fwd_constant,
+     {F(C.shape[1], 2)},
      "C must have shape (dim, dstate): C.shape[1] is 2, A.shape[1] is 3"},
-    {fwd_full, {F(B.shape[1], 3), F(C.shape[1], 3)},
+    {fwd_full,
+     {F(B.shape[1], 3), F(C.shape[1], 3)},
      "dims should be dividable by n_groups: u.shape[1] is 4, B.shape[1] is 3"},
-    {fwd_full, {F(B.shape[1], 0), F(C.shape[1], 0)},
+    {fwd_full,
+     {F(B.shape[1], 0), F(C.shape[1], 0)},
      "dims should be dividable by n_groups: u.shape[1] is 4, B.shape[1] is 0"},
-    {fwd_full, {F(delta.shape[1], 3)},
+    {fwd_full,
+     {F(delta.shape[1], 3)},
      "dims should be dividable by delta_dim: u.shape[1] is 4, delta.shape[1] is 3"},
-    {fwd_full, {F(delta.shape[1], 0)},
+    {fwd_full,
+     {F(delta.shape[1], 0)},
      "dims should be dividable by delta_dim: u.shape[1] is 4, delta.shape[1] is 0"},
-    {fwd_full, {F(D.shape[0], 1)}, "D must have shape (dim): D.shape[0] is 1, u.shape[1] is 4"},
+    {fwd_full,
+     {F(D.shape[0], 1)},
+     "D must have shape (dim): D.shape[0] is 1, u.shape[1] is 4"},
     {fwd_full, {F(D.ndim, 2)}, "D must have shape (dim): D.ndim is 2, must be 1"},
-    {fwd_full, {F(delta_bias.shape[0], 4)},
+    {fwd_full,
+     {F(delta_bias.shape[0], 4)},
      "delta_bias must have shape (dim): delta_bias.shape[0] is 4, delta.shape[1] is 2"},
-    {fwd_full, {F(z.shape[1], 2)},
+    {fwd_full,
+     {F(z.shape[1], 2)},
      "z must have shape (batch_size, dim, seqlen): z.shape[1] is 2, u.shape[1] is 4"},
-    {fwd_full, {F(u.shape[0], 0), F(delta.shape[0], 0), F(B.shape[0], 0)},
+    {fwd_full,
+     {F(u.shape[0], 0), F(delta.shape[0], 0), F(B.shape[0], 0)},
      "C must have shape (batch_size, n_groups, dstate, " COLUMNS "): C.shape[0] is 2, "
      "u.shape[0] is 0"},
-    {fwd_full, {F(out.shape[2], 7)},
-     "out must have shape (batch_size, dim, seqlen): out.shape[2] is 7, u.shape[2] is 8"},
-    {fwd_full, {F(x.shape[2], 2)},
+    {fwd_full,
+     {F(out.shape[2], 7)},
+     "out must have shape (batch_size, dim, seqlen): out.shape[2] is 7, u.shape[2] is "
+     "8"},
+    {fwd_full,
+     {F(x.shape[2], 2)},
      "x must have shape (batch_size, dim, n_chunks, 2 * dstate): x.shape[2] is 2, "
      "ceil(u.shape[2] / 2048) is 1"},
-    {fwd_full, {F(x.shape[3], 3)},
+    {fwd_full,
+     {F(x.shape[3], 3)},
      "x must have shape (batch_size, dim, n_chunks, 2 * dstate): x.shape[3] is 3, "
      "2 * A.shape[1] is 6"},
-    {fwd_full, {F(out_z.ndim, 2)},
+    {fwd_full,
+     {F(out_z.ndim, 2)},
      "out_z must have shape (batch_size, dim, seqlen): out_z.ndim is 2, must be 3"},
     /* presence */
-    {fwd_full, {F(out_z.data, 0)},
+    {fwd_full,
+     {F(out_z.data, 0)},
      "out_z must be present if and only if z is: out_z is absent, z is present"},
-    {fwd_full, {F(z.data, 0)},
+    {fwd_full,
+     {F(z.data, 0)},
      "out_z must be present if and only if z is: out_z is present, z is absent"},
     /* memory */
-    {fwd_full, {F(out.stride[1], 0)},
+    {fwd_full,
+     {F(out.stride[1], 0)},
      "out is written and must not overlap itself: out.stride[1] is 0, the smaller "
      "strides reach 0"},
-    {fwd_full, {F(out.stride[1], -7)},
+    {fwd_full,
+     {F(out.stride[1], -7)},
      "out is written and must not overlap itself: out.stride[1] is -7, the smaller "
      "strides reach 7"},
-    {fwd_full, {F(out_z.stride[0], 8)},
+    {fwd_full,
+     {F(out_z.stride[0], 8)},
      "out_z is written and must not overlap itself: out_z.stride[1] is 8, the smaller "
      "strides reach 15"},
-    {fwd_full, {F(x.stride[0], 48), F(x.stride[1], 12)},
+    {fwd_full,
+     {F(x.stride[0], 48), F(x.stride[1], 12)},
      EXPECTED("x.is_contiguous()") "x.stride[1] is 12, must be 6"},
 };
 
 static const refusal backward_refusals[] = {
     {bwd_full, {W(reserved, 1)}, "reserved is 1, must be 0"},
-    {bwd_full, {W(call.device_type, 0)},
+    {bwd_full,
+     {W(call.device_type, 0)},
      "call.device_type is 0: must be 1 (CPU) or 2 (CUDA)"},
     /* what it shares with the forward is looked at in the same way: one of each kind */
-    {bwd_full, {W(u.dtype_bits, 64)},
+    {bwd_full,
+     {W(u.dtype_bits, 64)},
      INPUT_TYPE "u.dtype is fp64, must be fp32, fp16 or bf16"},
-    {bwd_full, {W(A.shape[1], 300)},
+    {bwd_full,
+     {W(A.shape[1], 300)},
      "selective_scan only supports state dimension <= 256: A.shape[1] is 300, must be "
      "1 .. 256"},
-    {bwd_full, {W(delta.shape[1], 3)},
+    {bwd_full,
+     {W(delta.shape[1], 3)},
      "dims should be dividable by delta_dim: u.shape[1] is 4, delta.shape[1] is 3"},
-    {bwd_full, {W(z.shape[2], 9)},
+    {bwd_full,
+     {W(z.shape[2], 9)},
      "z must have shape (batch_size, dim, seqlen): z.shape[2] is 9, u.shape[2] is 8"},
     /* dout */
     {bwd_full, {W(dout.data, 0)}, "dout must be present: dout.data is NULL"},
-    {bwd_full, {W(dout.dtype_bits, 16)},
+    {bwd_full,
+     {W(dout.dtype_bits, 16)},
      EXPECTED("dout.scalar_type() == input_type") "dout.dtype is fp16, must be fp32"},
-    {bwd_complex, {W(dout.dtype_code, 2)},
-     EXPECTED("dout.scalar_type() == input_type")
-         "dout.dtype is fp16, must be fp32 or bf16"},
-    {bwd_full, {W(dout.shape[0], 3)},
-     "dout must have shape (batch_size, dim, seqlen): dout.shape[0] is 3, u.shape[0] is "
+    {bwd_complex,
+     {W(dout.dtype_code, 2)},
+     EXPECTED("dout.scalar_type() == input_type") "dout.dtype is fp16, must be fp32 or "
+                                                  "bf16"},
+    {bwd_full,
+     {W(dout.shape[0], 3)},
+     "dout must have shape (batch_size, dim, seqlen): dout.shape[0] is 3, u.shape[0] "
+     "is "
      "2"},
     /* the forward's results */
-    {bwd_full, {W(out.data, 0)},
+    {bwd_full,
+     {W(out.data, 0)},
      EXPECTED("out_.has_value()") "z is present, out is absent"},
-    {bwd_full, {W(out.dtype_bits, 16)},
+    {bwd_full,
+     {W(out.dtype_bits, 16)},
      EXPECTED("out.scalar_type() == input_type") "out.dtype is fp16, must be fp32"},
-    {bwd_full, {W(out.shape[1], 2)},
-     "out must have shape (batch_size, dim, seqlen): out.shape[1] is 2, u.shape[1] is 4"},
-    {bwd_long, {W(x.data, 0)},
+    {bwd_full,
+     {W(out.shape[1], 2)},
+     "out must have shape (batch_size, dim, seqlen): out.shape[1] is 2, u.shape[1] is "
+     "4"},
+    {bwd_long,
+     {W(x.data, 0)},
      EXPECTED("x_.has_value()") "x is absent, u.shape[2] is 4097 > 2048"},
-    {bwd_full, {W(x.dtype_code, 5), W(x.dtype_bits, 64)},
+    {bwd_full,
+     {W(x.dtype_code, 5), W(x.dtype_bits, 64)},
      EXPECTED("x.scalar_type() == weight_type") "x.dtype is complex64, must be fp32"},
-    {bwd_long, {W(x.stride[1], 24)},
+    {bwd_long,
+     {W(x.stride[1], 24)},
      EXPECTED("x.is_contiguous()") "x.stride[1] is 24, must be 18"},
-    {bwd_long, {W(x.shape[2], 2)},
+    {bwd_long,
+     {W(x.shape[2], 2)},
      "x must have shape (batch_size, dim, n_chunks, 2 * dstate): x.shape[2] is 2, "
      "ceil(u.shape[2] / 2048) is 3"},
     /* presence */
-    {bwd_full, {W(dD.data, 0)},
+    {bwd_full,
+     {W(dD.data, 0)},
      "dD must be present if and only if D is: dD is absent, D is present"},
-    {bwd_full, {W(D.data, 0)},
+    {bwd_full,
+     {W(D.data, 0)},
      "dD must be present if and only if D is: dD is present, D is absent"},
-    {bwd_full, {W(ddelta_bias.data, 0)},
+    {bwd_full,
+     {W(ddelta_bias.data, 0)},
      "ddelta_bias must be present if and only if delta_bias is: ddelta_bias is absent, "
      "delta_bias is present"},
-    {bwd_full, {W(delta_bias.data, 0)},
-     "ddelta_bias must be present if and only if delta_bias is: ddelta_bias is present, "
+    {bwd_full,
+     {W(delta_bias.data, 0)},
+     "ddelta_bias must be present if and only if delta_bias is: ddelta_bias is "
+     "present, "
      "delta_bias is absent"},
-    {bwd_full, {W(dz.data, 0)},
+    {bwd_full,
+     {W(dz.data, 0)},
      "dz must be present if and only if z is: dz is absent, z is present"},
-    {bwd_full, {W(z.data, 0)},
+    {bwd_full,
+     {W(z.data, 0)},
      "dz must be present if and only if z is: dz is present, z is absent"},
-    {bwd_full, {W(z.data, 0), W(dz.data, 0)},
+    {bwd_full,
+     {W(z.data, 0), W(dz.data, 0)},
      "out_z can be recomputed only with a z: out_z is present, z is absent"},
     /* outputs */
     {bwd_full, {W(du.data, 0)}, "du must be present: du.data is NULL"},
@@ -451,49 +540,76 @@ static const refusal backward_refusals[] = {
     {bwd_full, {W(dA.data, 0)}, "dA must be present: dA.data is NULL"},
     {bwd_full, {W(dB.data, 0)}, "dB must be present: dB.data is NULL"},
     {bwd_full, {W(dC.data, 0)}, "dC must be present: dC.data is NULL"},
-    {bwd_full, {W(dz.dtype_bits, 16)},
+    {bwd_full,
+     {W(dz.dtype_bits, 16)},
      EXPECTED("dz.scalar_type() == input_type") "dz.dtype is fp16, must be fp32"},
     {bwd_complex, {W(du.dtype_code, 2)}, "du.dtype is fp16, must be bf16"},
-    {bwd_complex, {W(ddelta.dtype_code, 2), W(ddelta.dtype_bits, 32)},
+    {bwd_complex,
+     {W(ddelta.dtype_code, 2), W(ddelta.dtype_bits, 32)},
      "ddelta.dtype is fp32, must be bf16"},
-    {bwd_complex, {W(dA.dtype_code, 2), W(dA.dtype_bits, 32)},
+    {bwd_complex,
+     {W(dA.dtype_code, 2), W(dA.dtype_bits, 32)},
      "dA.dtype is fp32, must be complex64"},
-    {bwd_complex, {W(dB.dtype_code, 2), W(dB.dtype_bits, 32)},
+    {bwd_complex,
+     {W(dB.dtype_code, 2), W(dB.dtype_bits, 32)},
      "dB.dtype is fp32, must be bf16"},
-    {bwd_constant, {W(dC.dtype_code, 2), W(dC.dtype_bits, 32)},
+    {bwd_constant,
+     {W(dC.dtype_code, 2), W(dC.dtype_bits, 32)},
      "dC.dtype is fp32, must be complex64"},
     {bwd_full, {W(dD.dtype_bits, 64)}, "dD.dtype is fp64, must be fp32"},
-    {bwd_full, {W(ddelta_bias.dtype_bits, 16)}, "ddelta_bias.dtype is fp16, must be fp32"},
+    {bwd_full,
+     {W(ddelta_bias.dtype_bits, 16)},
+     "ddelta_bias.dtype is fp16, must be fp32"},
     {bwd_full, {W(out_z.dtype_bits, 16)}, "out_z.dtype is fp16, must be fp32"},
-    {bwd_full, {W(dz.shape[2], 4)},
+    {bwd_full,
+     {W(dz.shape[2], 4)},
      "dz must have shape (batch_size, dim, seqlen): dz.shape[2] is 4, u.shape[2] is 8"},
-    {bwd_full, {W(du.shape[1], 2)},
+    {bwd_full,
+     {W(du.shape[1], 2)},
      "du must have shape (batch_size, dim, seqlen): du.shape[1] is 2, u.shape[1] is 4"},
-    {bwd_full, {W(ddelta.shape[1], 4)},
+    {bwd_full,
+     {W(ddelta.shape[1], 4)},
      "ddelta must have shape (batch_size, dim, seqlen): ddelta.shape[1] is 4, "
      "delta.shape[1] is 2"},
-    {bwd_full, {W(dA.ndim, 1)},
+    {bwd_full,
+     {W(dA.ndim, 1)},
      "dA must have shape (dim, dstate): dA.ndim is 1, must be 2"},
-    {bwd_full, {W(dB.shape[1], 1)},
-     "dB must have shape (batch_size, n_groups, dstate, " COLUMNS "): dB.shape[1] is 1, "
+    {bwd_full,
+     {W(dB.shape[1], 1)},
+     "dB must have shape (batch_size, n_groups, dstate, " COLUMNS
+     "): dB.shape[1] is 1, "
      "B.shape[1] is 2"},
-    {bwd_constant, {W(dC.shape[1], 1)},
+    {bwd_constant,
+     {W(dC.shape[1], 1)},
      "dC must have shape (dim, dstate): dC.shape[1] is 1, A.shape[1] is 3"},
-    {bwd_full, {W(dD.shape[0], 2)}, "dD must have shape (dim): dD.shape[0] is 2, u.shape[1] is 4"},
-    {bwd_full, {W(ddelta_bias.shape[0], 4)},
-     "ddelta_bias must have shape (dim): ddelta_bias.shape[0] is 4, delta.shape[1] is 2"},
-    {bwd_full, {W(out_z.shape[0], 1)},
+    {bwd_full,
+     {W(dD.shape[0], 2)},
+     "dD must have shape (dim): dD.shape[0] is 2, u.shape[1] is 4"},
+    {bwd_full,
+     {W(ddelta_bias.shape[0], 4)},
+     "ddelta_bias must have shape (dim): ddelta_bias.shape[0] is 4, delta.shape[1] is "
+     "2"},
+    {bwd_full,
+     {W(out_z.shape[0], 1)},
      "out_z must have shape (batch_size, dim, seqlen): out_z.shape[0] is 1, u.shape[0] "
      "is 2"},
-    {bwd_full, {W(dA.stride[0], 0)},
-     "dA is written and must not overlap itself: dA.stride[0] is 0, the smaller strides "
+    {bwd_full,
+     {W(dA.stride[0], 0)},
+     "dA is written and must not overlap itself: dA.stride[0] is 0, the smaller "
+     "strides "
      "reach 0"},
-    {bwd_full, {W(dz.stride[0], 1)},
-     "dz is written and must not overlap itself: dz.stride[1] is 8, the smaller strides "
+    {bwd_full,
+     {W(dz.stride[0], 1)},
+     "dz is written and must not overlap itself: dz.stride[1] is 8, the smaller "
+     "strides "
      "reach 8"},
     /* workspace: the fake wants NEED bytes */
-    {bwd_full, {W(workspace.data, 0)}, "workspace.data is NULL, must point at 4096 bytes"},
-    {bwd_full, {W(workspace.size, 4095)}, "workspace.size is 4095, must be at least 4096"},
+    {bwd_full,
+     {W(workspace.data, 0)},
+     "workspace.data is NULL, must point at 4096 bytes"},
+    {bwd_full,
+     {W(workspace.size, 4095)},
+     "workspace.size is 4095, must be at least 4096"},
 };
 
 #define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
@@ -526,10 +642,12 @@ static void fwd_no_dim(void *params) {
 static void empty_batch_or_dim_is_refused_as_cuda_does(void **state) {
     (void)state;
     static const refusal rows[] = {
-        {fwd_no_batch, {{0}},
+        {fwd_no_batch,
+         {{0}},
          "CUDA error: invalid configuration argument: u.shape[0] is 0, must be at "
          "least 1"},
-        {fwd_no_dim, {{0}},
+        {fwd_no_dim,
+         {{0}},
          "CUDA error: invalid configuration argument: u.shape[1] is 0, must be at "
          "least 1"},
     };
@@ -583,28 +701,13 @@ static void no_workspace_is_fine_where_none_is_needed(void **state) {
 
 /* ---- struct_size -------------------------------------------------------------- */
 
-/* On the heap with not a byte more, so that reading past the end is seen. */
-static mbr_status call_sized(const void *p, size_t known, size_t size,
-                             unsigned char tail) {
-    unsigned char *copy = malloc(size);
-    assert_non_null(copy);
-    memset(copy, 0, size);
-    memcpy(copy, p, known < size ? known : size);
-    if (size > known)
-        copy[size - 1] = tail;
-    ((mbr_call *)(void *)copy)->struct_size = (uint32_t)size;
-    const mbr_status s = mbr_selective_scan_fwd((const void *)copy);
-    free(copy);
-    return s;
-}
-
 static void older_caller_gets_zeros_for_what_it_lacks(void **state) {
     (void)state;
     forget_tensors();
     fwd_params p;
     fwd_least(&p);
     const size_t older = offsetof(fwd_params, out_z);
-    assert_int_equal(call_sized(&p, sizeof p, older, 0), MBR_OK);
+    assert_int_equal(call_sized(&FWD, &p, older, 0), MBR_OK);
     p.delta_softplus = 0;
     assert_int_equal(fake->size, sizeof p);
     assert_memory_equal(fake->params, &p, sizeof p);
@@ -615,7 +718,7 @@ static void much_older_caller_is_told_what_is_missing(void **state) {
     forget_tensors();
     fwd_params p;
     fwd_least(&p);
-    assert_int_equal(call_sized(&p, sizeof p, offsetof(fwd_params, x), 0), MBR_E_ARG);
+    assert_int_equal(call_sized(&FWD, &p, offsetof(fwd_params, x), 0), MBR_E_ARG);
     assert_string_equal(mbr_last_error(), "x must be present: x.data is NULL");
 }
 
@@ -625,7 +728,7 @@ static void newer_caller_is_served_if_its_tail_is_zero(void **state) {
     fwd_params p;
     fwd_full(&p);
     fake->op = "nothing";
-    assert_int_equal(call_sized(&p, sizeof p, sizeof p + 24, 0), MBR_OK);
+    assert_int_equal(call_sized(&FWD, &p, sizeof p + 24, 0), MBR_OK);
     assert_string_equal(fake->op, "selective_scan_fwd");
 }
 
@@ -635,7 +738,7 @@ static void newer_caller_with_a_wish_is_refused(void **state) {
     fwd_params p;
     fwd_full(&p);
     fake->op = "nothing";
-    assert_int_equal(call_sized(&p, sizeof p, sizeof p + 24, 1), MBR_E_ARG);
+    assert_int_equal(call_sized(&FWD, &p, sizeof p + 24, 1), MBR_E_ARG);
     assert_non_null(strstr(mbr_last_error(), "the caller is newer"));
     assert_string_equal(fake->op, "nothing");
 }
@@ -659,31 +762,12 @@ static void status_of_the_variant_comes_back(void **state) {
 
 /* ---- random spoiling ---------------------------------------------------------- */
 
-static bool is(const mbr_tensor *t, dtype d) {
-    return t->dtype_code == d.code && t->dtype_bits == d.bits;
-}
-
-static bool same_dtype(const mbr_tensor *a, const mbr_tensor *b) {
-    return a->dtype_code == b->dtype_code && a->dtype_bits == b->dtype_bits;
-}
-
-static bool has_shape(const mbr_tensor *t, int32_t ndim, int64_t a, int64_t b, int64_t c,
-                      int64_t d) {
-    const int64_t shape[] = {a, b, c, d};
-    return t->ndim == ndim && memcmp(t->shape, shape, sizeof *shape * (size_t)ndim) == 0;
-}
-
-static bool like(const mbr_tensor *t, const mbr_tensor *model) {
-    return same_dtype(t, model) &&
-           has_shape(t, model->ndim, model->shape[0], model->shape[1], model->shape[2],
-                     model->shape[3]);
-}
-
 static bool there(const mbr_tensor *t) {
     return t->data || (t->ndim == 3 && t->shape[2] == 0);
 }
 
-static void assert_B_is_sound(const mbr_tensor *t, const fwd_params *p, int64_t groups) {
+static void assert_B_is_sound(const mbr_tensor *t, const fwd_params *p,
+                              int64_t groups) {
     const int64_t columns = is(&p->A, COMPLEX64) ? 2 * p->u.shape[2] : p->u.shape[2];
     if (t->ndim < 3)
         assert_true(like(t, &p->A));
@@ -701,12 +785,14 @@ static void fwd_inputs_are_sound(const fwd_params *p) {
     assert_true(p->A.ndim == 2 && p->A.shape[0] == u->shape[1]);
     assert_in_range(p->A.shape[1], 1, 256);
     assert_true(same_dtype(&p->delta, u) && p->delta.shape[1] > 0);
-    assert_true(has_shape(&p->delta, 3, u->shape[0], p->delta.shape[1], u->shape[2], 0));
+    assert_true(
+        has_shape(&p->delta, 3, u->shape[0], p->delta.shape[1], u->shape[2], 0));
     assert_true(u->shape[1] % p->delta.shape[1] == 0);
     assert_true(groups > 0 && u->shape[1] % groups == 0);
     assert_B_is_sound(&p->B, p, groups);
     assert_B_is_sound(&p->C, p, groups);
-    assert_true(!p->D.data || (is(&p->D, FP32) && has_shape(&p->D, 1, u->shape[1], 0, 0, 0)));
+    assert_true(!p->D.data ||
+                (is(&p->D, FP32) && has_shape(&p->D, 1, u->shape[1], 0, 0, 0)));
     assert_true(!p->delta_bias.data ||
                 (is(&p->delta_bias, FP32) &&
                  has_shape(&p->delta_bias, 1, p->delta.shape[1], 0, 0, 0)));
@@ -729,8 +815,14 @@ static void fwd_is_sound(const void *params) {
 
 static void bwd_is_sound(const void *params) {
     const bwd_params *p = params;
-    const fwd_params f = {.u = p->u, .delta = p->delta, .A = p->A, .B = p->B, .C = p->C,
-                          .D = p->D, .z = p->z, .delta_bias = p->delta_bias};
+    const fwd_params f = {.u = p->u,
+                          .delta = p->delta,
+                          .A = p->A,
+                          .B = p->B,
+                          .C = p->C,
+                          .D = p->D,
+                          .z = p->z,
+                          .delta_bias = p->delta_bias};
     fwd_inputs_are_sound(&f);
     assert_true(p->x.data || p->u.shape[2] <= 2048);
     assert_true(there(&p->out) || !there(&p->z));
