@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects the worst of many verdicts, per entry point, output and dtype."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Tuple
+
+import torch
+
+from .judge import Verdict
+
+HEAD = (
+    "| op | output | dtype | comparisons | worst error, ULP | share of the bound "
+    "| share of upstream's tolerance | upstream's rtol, atol | worst case |"
+)
+
+
+@dataclass
+class Worst:
+    """Over all comparisons of one output: see judge.Verdict."""
+
+    comparisons: int = 0
+    wrong: int = 0
+    ulps: float = 0.0
+    used: float = 0.0
+    upstream: float = 0.0
+    case: str = ""  # the one with the largest share of the bound
+
+
+class Report:
+    def __init__(self, facts: Dict[str, str]) -> None:
+        self.facts = facts
+        self.rows: Dict[Tuple[str, str, str], Worst] = {}
+        self.tolerances: Dict[Tuple[str, str, str], Tuple[float, float]] = {}
+
+    @property
+    def comparisons(self) -> int:
+        return sum(row.comparisons for row in self.rows.values())
+
+    def add(
+        self,
+        entry: str,
+        output: str,
+        dtype: torch.dtype,
+        case: str,
+        verdict: Verdict,
+        upstream: Tuple[float, float],
+    ) -> None:
+        key = (entry, output, str(dtype).replace("torch.", ""))
+        row = self.rows.setdefault(key, Worst())
+        self.tolerances[key] = upstream
+        row.comparisons += 1
+        row.wrong += verdict.wrong
+        if verdict.used > row.used or not row.case:
+            row.used, row.case = verdict.used, case
+        row.ulps = max(row.ulps, verdict.ulps)
+        row.upstream = max(row.upstream, verdict.upstream)
+
+    def as_data(self) -> Dict[str, Any]:
+        rows: List[Dict[str, Any]] = []
+        for key, row in sorted(self.rows.items()):
+            entry, output, dtype = key
+            rows.append(
+                {"op": entry, "output": output, "dtype": dtype, **asdict(row),
+                 "upstream_tolerance": self.tolerances[key]}
+            )
+        return {"facts": self.facts, "rows": rows}
+
+    def as_text(self) -> str:
+        lines = ["{}: {}  ".format(name, value) for name, value in self.facts.items()]
+        lines += ["", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
+        for row in self.as_data()["rows"]:
+            lines.append(
+                "| {op} | {output} | {dtype} | {comparisons} | {ulps:.3g} | {used:.2f} "
+                "| {upstream:.2g} | {0:g}, {1:g} | {case} |".format(
+                    *row["upstream_tolerance"], **row
+                )
+            )
+        return "\n".join(lines) + "\n"
