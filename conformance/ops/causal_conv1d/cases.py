@@ -39,7 +39,7 @@ TOLERANCES = {
 
 # ---- from a row to a call --------------------------------------------------------
 
-Edit = Optional[Callable[[Dict[str, torch.Tensor]], None]]
+Edit = Optional[Callable[[Dict[str, torch.Tensor]], Any]]  # changes values in place
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ def _set(name: str, index: Any, value: float) -> Edit:
 
 
 def _scale(name: str, factor: float) -> Edit:
-    return lambda values: values[name].mul_(factor) and None
+    return lambda values: values[name].mul_(factor)
 
 
 def _value_rows() -> Dict[str, Conv]:
@@ -414,7 +414,7 @@ def _value_rows() -> Dict[str, Conv]:
     rows["overflow"] = Conv(
         "beyond the greatest float is infinite, of the right sign", silu=False,
         bias_dtype=None, width=2, edit=lambda v: (v["x"].abs_().mul_(1e38).clamp_(1e38, 3e38),
-                                                  v["weight"].abs_().add_(8)) and None,
+                                                  v["weight"].abs_().add_(8)),
     )
     rows["overflow-fp16"] = Conv(
         "beyond the greatest half is infinite, of the right sign", dtype=F16, silu=False,

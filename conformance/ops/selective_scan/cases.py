@@ -78,7 +78,7 @@ class Scan:
     same_memory: Dict[str, str] = field(default_factory=dict)  # output -> input or out
     delta: Tuple[float, float] = (0.0, 0.5)
     A: Tuple[float, float] = (-0.5, 0.0)
-    edit: Optional[Callable[[Dict[str, torch.Tensor]], None]] = None
+    edit: Optional[Callable[[Dict[str, torch.Tensor]], Any]] = None  # in place
 
 
 def _coefficient_shape(row: Scan, constant: bool) -> Tuple[int, ...]:
