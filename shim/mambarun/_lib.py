@@ -172,13 +172,11 @@ class Params:
         where = _devices.get(device) or _meet(device, self.tensors[0])
         if deterministic is None:
             deterministic = torch.are_deterministic_algorithms_enabled()
-        device_type, device_id = where
         values = [
             self._struct.size,
-            device_type,
-            device_id,
+            *where,
             DETERMINISTIC if deterministic else 0,
-            0 if device_type == CPU else torch._C._cuda_getCurrentRawStream(device_id),
+            0 if where[0] == CPU else torch._C._cuda_getCurrentRawStream(where[1]),
             torch.get_num_threads(),
         ]
         self._describe(tensors, device, values)
@@ -186,7 +184,7 @@ class Params:
             values += (0, 0)
         packed = self._struct.pack(*values, *tail)
         if self._needed is not None:
-            size = self._needed(packed)
+            size = self._needed(packed)  # 0: nothing is needed, or entry refuses
             scratch = torch.empty(size, dtype=torch.uint8, device=device)
             packed = self._lend(packed, scratch.data_ptr(), size)
         status = entry(packed)
@@ -195,15 +193,18 @@ class Params:
 
     def _describe(self, tensors: Sequence[Any], device: Any, values: list[Any]) -> None:
         """Append data and view of each tensor to values."""
+        index = device.index if device.type == "cuda" else -1
+        known = _views.get
         try:
             for tensor in tensors:
                 if tensor is None:
                     values += _NONE
                     continue
-                if tensor.device != device or tensor.is_neg() or tensor.is_conj():
+                if tensor.get_device() != index:
                     raise _Odd
+                view = known((tensor.shape, tensor.stride(), tensor.dtype))
                 values.append(tensor.data_ptr() or _hollow(tensor))
-                values.append(_views[tensor.shape, tensor.stride(), tensor.dtype])
+                values.append(view or _view(tensor))
         except Exception as odd:
             self._refuse(tensors, device, odd)
 
@@ -242,37 +243,35 @@ class _Odd(Exception):
     """A tensor that cannot be passed; _trouble finds the words."""
 
 
-class _Views(dict):  # type: ignore[type-arg]
-    """(shape, strides, dtype) -> all of an mbr_tensor but its data, packed.
-
-    Calls repeat their shapes, so that packing a tensor is mostly one lookup here.
-    """
-
-    def __missing__(self, key: Any) -> bytes:
-        shape, stride, dtype = key
-        kind = DTYPES.get(str(dtype).rpartition(".")[2])
-        if kind is None or len(shape) > 4:
-            raise _Odd
-        pad = (0,) * (4 - len(shape))
-        view = _VIEW.pack(*shape, *pad, *stride, *pad, len(shape), *kind)
-        if len(self) >= _MOST_VIEWS:
-            self.clear()
-        self[key] = view
-        return view
-
-
-_views = _Views()
+# (shape, strides, dtype) -> all of an mbr_tensor but its data, packed. Calls repeat
+# their shapes, so that packing a tensor is mostly one lookup here.
+_views: dict[Any, bytes] = {}
 _devices: dict[Any, tuple[int, int]] = {}
 
 
-def wake() -> None:
-    """Take hold of torch, which whoever has a tensor has imported."""
-    global torch
-    if torch is None:
-        import torch as imported
+def _view(tensor: Any) -> bytes:
+    """A tensor's entry for _views, with the checks that an entry stands for."""
+    shape, stride = tensor.shape, tensor.stride()
+    kind = DTYPES.get(_name(tensor.dtype))
+    if kind is None or len(shape) > 4 or tensor.is_conj() or tensor.is_neg():
+        raise _Odd
+    pad = (0,) * (4 - len(shape))
+    view = _VIEW.pack(*shape, *pad, *stride, *pad, len(shape), *kind)
+    # Only complex tensors are lazy conjugates, and only their imaginary parts, with
+    # even strides throughout, are lazy negatives: these are looked at every time.
+    if not tensor.is_complex() and any(step % 2 for step in stride):
+        if len(_views) >= _MOST_VIEWS:
+            _views.clear()
+        _views[shape, stride, tensor.dtype] = view
+    return view
 
-        torch = imported
+
+def wake() -> Any:
+    """Take hold of torch if someone has imported it: whoever has a tensor has."""
+    global torch
+    torch = sys.modules.get("torch")
     _dynamo.skip_frames()
+    return torch
 
 
 def _meet(device: Any, name: str) -> tuple[int, int]:
@@ -308,7 +307,7 @@ def _trouble(name: str, tensor: Any, device: Any) -> str | None:
             f"{expected(name + '.is_cuda()')}: {name} is on {tensor.device}, while "
             f"other arguments are on {device}; all must be on the same device"
         )
-    if tensor.is_quantized or str(tensor.dtype).rpartition(".")[2] not in DTYPES:
+    if _name(tensor.dtype) not in DTYPES:
         return f"{name} must be a plain tensor: {name}.dtype is {tensor.dtype}"
     if tensor.layout is not torch.strided:
         return f"{name} must be a strided tensor: {name}.layout is {tensor.layout}"
@@ -323,6 +322,10 @@ def _trouble(name: str, tensor: Any, device: Any) -> str | None:
     if tensor.is_meta or (tensor.data_ptr() == 0 and tensor.numel()):
         return f"{name} has no memory: it is on {tensor.device}, numel {tensor.numel()}"
     return None
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
 
 
 # ---- errors -----------------------------------------------------------------------

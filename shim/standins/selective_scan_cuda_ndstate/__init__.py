@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""selective_scan_cuda_ndstate - mambarun's stand-in for the extension of VMamba."""
+
+from mambarun import _hook
+
+if _hook.ours(__name__):
+    from mambarun.ops.selective_scan import ndstate_bwd as bwd
+    from mambarun.ops.selective_scan import ndstate_fwd as fwd
