@@ -18,7 +18,10 @@ def warn(text: str) -> None:
     _said.add(text)
     import warnings
 
-    warnings.warn("mambarun: " + text, RuntimeWarning, stacklevel=2)
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].startswith("mambarun."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn("mambarun: " + text, RuntimeWarning, stacklevel=level)
 
 
 def trace(text: str) -> None:
