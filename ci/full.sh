@@ -68,11 +68,12 @@ else
 fi
 need_venv
 need_torch
-need_python scikit-learn matplotlib pytest cmake ninja ziglang
+need_python scikit-learn matplotlib pytest cmake ninja ziglang pre-commit
 export PATH=$root/.venv/bin:$PATH
 mkdir -p "$results"
 need_mambarun
 
+part style pre-commit run --all-files
 part "portable build" cross portable x86_64-linux-gnu.2.17
 part "symbols of the portable build" bash ci/checks/symbols.sh --portable build/portable/lib
 part "aarch64 build" cross aarch64 aarch64-linux-gnu.2.17 \
