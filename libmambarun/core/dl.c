@@ -3,9 +3,7 @@
  * dl.c - dl.h for systems with dlopen. No policy: which library is opened, and what it
  * means if there is none, is known elsewhere.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* dladdr */
-#endif
 #include "dl.h"
 
 #include <dlfcn.h>
@@ -39,11 +37,13 @@ bool mbr__dl_file_of(const void *address, char *out, size_t size) {
     const char *slash = strrchr(info.dli_fname, '/');
     const char *name = slash != NULL ? slash + 1 : info.dli_fname;
     char folder[PATH_MAX], absolute[PATH_MAX];
-    snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(name - info.dli_fname) : 1,
+    snprintf(folder, sizeof folder, "%.*s",
+             slash != NULL ? (int)(name - info.dli_fname) : 1,
              slash != NULL ? info.dli_fname : ".");
     if (realpath(folder, absolute) == NULL)
         return false;
-    int length = snprintf(out, size, "%s/%s", strcmp(absolute, "/") == 0 ? "" : absolute, name);
+    int length =
+        snprintf(out, size, "%s/%s", strcmp(absolute, "/") == 0 ? "" : absolute, name);
     return length > 0 && (size_t)length < size;
 }
 

@@ -14,7 +14,8 @@
 
 /* Never the unversioned name: that is a toolkit's stub, or not there at all. */
 #define SONAME "libcuda.so.1"
-#define WSL_PATH "/usr/lib/wsl/lib/libcuda.so.1" /* where WSL's loader does not look */
+/* Where WSL puts it and no loader looks. */
+#define WSL_PATH "/usr/lib/wsl/lib/libcuda.so.1"
 
 enum need { REQUIRED, OPTIONAL };
 
@@ -25,7 +26,7 @@ static const struct row {
     const char *without;
     size_t offset;
 } rows[MBR_DRIVER_ROWS] = {
-#define MBR_DRIVER(symbol, need, since, without)                                         \
+#define MBR_DRIVER(symbol, need, since, without)                                       \
     {#symbol, need, since, without, offsetof(mbr_driver, symbol)},
 #include "driver.def"
 };
@@ -74,10 +75,11 @@ static void read_version(mbr_driver_facts *out) {
     char text[160];
     mbr__driver_text(&out->table, status, text, sizeof text);
     if (status != 0)
-        mbr__refuse(&out->refusal, MBR_CODE_CUDA, "cuDriverGetVersion fails with %s", text);
+        mbr__refuse(&out->refusal, MBR_CODE_CUDA, "cuDriverGetVersion fails with %s",
+                    text);
     else if (version <= 0)
-        mbr__refuse(&out->refusal, MBR_CODE_DRIVER, "libcuda.so.1 finds no driver: its "
-                                                    "version is %d", version);
+        mbr__refuse(&out->refusal, MBR_CODE_DRIVER,
+                    "libcuda.so.1 finds no driver: its version is %d", version);
     else
         out->api = version;
 }
@@ -85,7 +87,8 @@ static void read_version(mbr_driver_facts *out) {
 static void probe(mbr_driver_facts *out) {
     void *library = open_library();
     if (library == NULL) {
-        mbr__refuse(&out->refusal, MBR_CODE_DRIVER, "no NVIDIA driver: %s", mbr__dl_error());
+        mbr__refuse(&out->refusal, MBR_CODE_DRIVER, "no NVIDIA driver: %s",
+                    mbr__dl_error());
         return;
     }
     for (size_t i = 0; i < MBR_DRIVER_ROWS; i++)
@@ -102,8 +105,8 @@ static mbr_driver_facts facts;
 static void probe_once(void) {
     probe(&facts);
     mbr__trace("driver: %s, API %d.%d%s%s", facts.path[0] ? facts.path : "none",
-               facts.api / 1000, facts.api % 1000 / 10, facts.refusal.why[0] ? ": " : "",
-               facts.refusal.why);
+               facts.api / 1000, facts.api % 1000 / 10,
+               facts.refusal.why[0] ? ": " : "", facts.refusal.why);
 }
 
 const mbr_driver_facts *mbr__driver(void) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * driver.h - the CUDA driver, as far as we call it: our own prototypes, one table. Needs
- * no header of the toolkit, so it builds and is tested where there is no CUDA.
+ * driver.h - the CUDA driver, as far as we call it: our own prototypes, one table.
+ * Needs no header of the toolkit, so it builds and is tested where there is no CUDA.
  */
 #ifndef MBR_DRIVER_H
 #define MBR_DRIVER_H
@@ -19,7 +19,8 @@ typedef struct mbr_cu_library *mbr_cu_library;
 typedef struct mbr_cu_kernel *mbr_cu_kernel;
 typedef struct mbr_cu_stream *mbr_cu_stream;
 
-enum { /* for cuDeviceGetAttribute */
+/* For cuDeviceGetAttribute. */
+enum {
     MBR_CU_MULTIPROCESSORS = 16,
     MBR_CU_CAPABILITY_MAJOR = 75,
     MBR_CU_CAPABILITY_MINOR = 76
@@ -39,7 +40,8 @@ typedef int mbr_cuCtxPopCurrent_v2_fn(mbr_cu_context *context);
 typedef int mbr_cuModuleLoadData_fn(mbr_cu_module *module, const void *image);
 typedef int mbr_cuModuleGetFunction_fn(mbr_cu_function *function, mbr_cu_module module,
                                        const char *name);
-typedef int mbr_cuFuncSetAttribute_fn(mbr_cu_function function, int attribute, int value);
+typedef int mbr_cuFuncSetAttribute_fn(mbr_cu_function function, int attribute,
+                                      int value);
 typedef int mbr_cuLaunchKernel_fn(mbr_cu_function function, unsigned grid_x,
                                   unsigned grid_y, unsigned grid_z, unsigned block_x,
                                   unsigned block_y, unsigned block_z,
@@ -81,13 +83,12 @@ typedef struct mbr_driver_facts {
  * not initialise CUDA. */
 const mbr_driver_facts *mbr__driver(void);
 
-/* "CUDA_ERROR_NO_DEVICE (100): no CUDA-capable device is detected", as far as the driver
- * can say it. */
+/* "CUDA_ERROR_NO_DEVICE (100): no CUDA-capable device is detected", as far as the
+ * driver can say it. */
 void mbr__driver_text(const mbr_driver *driver, int status, char *out, size_t size);
 
 /* Fills in why and code, unless a reason is there already: the first is the cause. */
-__attribute__((format(printf, 3, 4))) void mbr__refuse(mbr_refusal *refusal,
-                                                       const char *code, const char *fmt,
-                                                       ...);
+__attribute__((format(printf, 3, 4))) void
+mbr__refuse(mbr_refusal *refusal, const char *code, const char *fmt, ...);
 
 #endif

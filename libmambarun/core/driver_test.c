@@ -4,9 +4,7 @@
  * device: fake drivers, one process each. Every dlopen of the process goes through the
  * one below, which notes it.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* RTLD_NEXT */
-#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -137,9 +135,10 @@ static void the_toolkits_stub_is_refused_by_its_path(void **state) {
     struct found *f = ask_with_search_path("driver_stub/stubs");
     assert_int_equal(f->status, MBR_E_CUDA);
     assert_string_equal(
-        f->message, "cannot use cuda:0: " MBR_TEST_FAKES
-                    "/driver_stub/stubs/libcuda.so.1 is the toolkit's link-time stub, not "
-                    "a driver\n  run: python -m mambarun --explain MR105");
+        f->message,
+        "cannot use cuda:0: " MBR_TEST_FAKES
+        "/driver_stub/stubs/libcuda.so.1 is the toolkit's link-time stub, not "
+        "a driver\n  run: python -m mambarun --explain MR105");
 }
 
 static void host_facts_have_the_drivers_version_and_path(void **state) {
@@ -188,9 +187,10 @@ static void a_missing_required_symbol_is_named(void **state) {
     struct found *f = ASK(.folder = "driver_no_launch");
     assert_int_equal(missing_symbols(f), 1);
     assert_int_equal(f->status, MBR_E_CUDA);
-    assert_string_equal(f->message,
-                        "cannot use cuda:0: driver lacks cuLaunchKernel (API 4.0): no "
-                        "kernel can be launched\n  run: python -m mambarun --explain MR102");
+    assert_string_equal(
+        f->message,
+        "cannot use cuda:0: driver lacks cuLaunchKernel (API 4.0): no "
+        "kernel can be launched\n  run: python -m mambarun --explain MR102");
 }
 
 static void a_driver_without_a_version_is_refused_uncalled(void **state) {
@@ -227,7 +227,8 @@ static void a_device_that_is_not_shown_is_refused(void **state) {
     static const char end[] = "\n  run: python -m mambarun --explain MR109";
     char want[128];
     snprintf(want, sizeof want, "cannot use cuda:2: the driver shows 2 devices%s", end);
-    struct found *f = ASK(.folder = "driver", .device = 2, .settings = "FAKE_DEVICES=2");
+    struct found *f =
+        ASK(.folder = "driver", .device = 2, .settings = "FAKE_DEVICES=2");
     assert_int_equal(f->status, MBR_E_CUDA);
     assert_string_equal(f->message, want);
     snprintf(want, sizeof want, "cannot use cuda:-1: the driver shows 1 device%s", end);
@@ -244,8 +245,8 @@ static void every_answer_of_cuinit_has_its_code(void **state) {
         {"FAKE_cuInit=34", "(34)", "MR105"},
         {"FAKE_cuInit=100", "(100)", "MR109"},
         {"FAKE_cuInit=101", "(101)", "MR109"},
-        {"FAKE_cuInit=802", "CUDA_ERROR_SYSTEM_NOT_READY (802): system not yet initialized",
-         "MR107"},
+        {"FAKE_cuInit=802",
+         "CUDA_ERROR_SYSTEM_NOT_READY (802): system not yet initialized", "MR107"},
         {"FAKE_cuInit=803", "(803)", "MR106"},
         {"FAKE_cuInit=804", "(804)", "MR106"},
         {"FAKE_cuInit=999", "(999)", "MR112"},
@@ -261,13 +262,14 @@ static void every_answer_of_cuinit_has_its_code(void **state) {
 
 static void any_failing_question_is_named(void **state) {
     (void)state;
-    static const char *const functions[] = {
-        "cuDeviceGetCount", "cuDeviceGet",          "cuDeviceGetName",
-        "cuDeviceTotalMem_v2", "cuDeviceGetAttribute"};
+    static const char *const functions[] = {"cuDeviceGetCount", "cuDeviceGet",
+                                            "cuDeviceGetName", "cuDeviceTotalMem_v2",
+                                            "cuDeviceGetAttribute"};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         char settings[64], want[128];
         snprintf(settings, sizeof settings, "FAKE_%s=999", functions[i]);
-        snprintf(want, sizeof want, "%s fails with CUDA_ERROR_FAKE (999)", functions[i]);
+        snprintf(want, sizeof want, "%s fails with CUDA_ERROR_FAKE (999)",
+                 functions[i]);
         struct found *f = ASK(.folder = "driver", .settings = settings);
         assert_int_equal(f->status, MBR_E_CUDA);
         assert_non_null(strstr(f->message, want));
@@ -280,15 +282,17 @@ static void a_driver_that_cannot_tell_its_version_is_refused(void **state) {
     struct found *f = ASK(.folder = "driver", .settings = "FAKE_API=0");
     assert_non_null(strstr(f->message, "finds no driver: its version is 0"));
     f = ASK(.folder = "driver", .settings = "FAKE_cuDriverGetVersion=999");
-    assert_non_null(strstr(f->message, "cuDriverGetVersion fails with CUDA_ERROR_FAKE"));
+    assert_non_null(
+        strstr(f->message, "cuDriverGetVersion fails with CUDA_ERROR_FAKE"));
 }
 
 static void gpu_facts_without_a_size_are_refused_unasked(void **state) {
     (void)state;
     mbr_gpu_facts gpu = {.struct_size = 4};
     assert_int_equal(mbr_probe_gpu(0, &gpu), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(), "out->struct_size is 4: set it to sizeof *out, "
-                                          "at least 152");
+    assert_string_equal(mbr_last_error(),
+                        "out->struct_size is 4: set it to sizeof *out, "
+                        "at least 152");
 }
 
 int main(int argc, char **argv) {

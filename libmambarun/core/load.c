@@ -51,7 +51,8 @@ static void find_files(void) {
         library[0] = '\0';
     files.library = keep(library);
     const char *slash = strrchr(library, '/');
-    snprintf(own, sizeof own, "%.*s", slash != NULL ? (int)(slash - library) : 0, library);
+    snprintf(own, sizeof own, "%.*s", slash != NULL ? (int)(slash - library) : 0,
+             library);
     const char *asked = getenv("MAMBARUN_PATH");
     if (asked == NULL || realpath(asked, first) == NULL)
         strcpy(first, own);
@@ -91,8 +92,8 @@ static void find_facts(int32_t device_type, int32_t device_id, mbr_facts *out) {
 }
 
 /* Turns v into a refusal; always false. */
-__attribute__((format(printf, 2, 3))) static bool refuse(mbr_verdict *v, const char *fmt,
-                                                         ...) {
+__attribute__((format(printf, 2, 3))) static bool refuse(mbr_verdict *v,
+                                                         const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
     vsnprintf(v->reason, sizeof v->reason, fmt, args);
@@ -154,8 +155,8 @@ static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
         return refuse(v, "%s: %s", entry_answer(answer), tail(path));
     /* A renamed file would bring instructions that nobody asked the processor for. */
     if (table.name == NULL || strcmp(table.name, row->name) != 0)
-        return refuse(v, "calls itself %s: %s", table.name != NULL ? table.name : "nothing",
-                      tail(path));
+        return refuse(v, "calls itself %s: %s",
+                      table.name != NULL ? table.name : "nothing", tail(path));
     const char *lacking = mbr__table_lacks(&table);
     if (lacking != NULL)
         return refuse(v, "lacks %s: %s", lacking, tail(path));
@@ -165,7 +166,7 @@ static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
 
 /* ---- choosing ----------------------------------------------------------------- */
 
-/* The device in words, with what decides about its variants. */
+/* What decides about the device's variants, in words. */
 static void describe(const mbr_facts *f, char *out, size_t size) {
     if (f->device_type == MBR_DEVICE_CPU)
         snprintf(out, size, "(%s)", f->cpu.name[0] != '\0' ? f->cpu.name : "no name");
@@ -189,10 +190,15 @@ _Static_assert(MBR_ROWS * (sizeof(mbr_verdict) + 32) + 512 < MBR_MESSAGE,
                "a message must hold every verdict");
 
 static void trace_verdicts(const mbr_facts *f, const mbr_verdict *verdicts) {
+    char device[96];
+    describe(f, device, sizeof device);
+    mbr__trace("device_type %d, device_id %d: %s", f->device_type, f->device_id,
+               device);
     for (size_t i = 0; i < MBR_ROWS; i++)
         if (mbr__rows[i].device_type == f->device_type)
             mbr__trace("%s: %s: %s", mbr__rows[i].name,
-                       verdicts[i].accepted ? "accepted" : "refused", verdicts[i].reason);
+                       verdicts[i].accepted ? "accepted" : "refused",
+                       verdicts[i].reason);
 }
 
 /* Opens the first accepted row that keeps its promise. */
@@ -201,7 +207,8 @@ static mbr_status open_first(choice *out) {
         if (!out->verdicts[i].accepted)
             continue;
         if (open_variant(i, &out->table, &out->verdicts[i])) {
-            mbr__trace("%s: opened %s", mbr__rows[i].name, mbr__variant_path(i));
+            mbr__trace("%s (%s): opened %s", mbr__rows[i].name, mbr__rows[i].mode,
+                       mbr__variant_path(i));
             out->row = i;
             return MBR_OK;
         }
@@ -243,8 +250,9 @@ static mbr_status find_slot(int32_t device_type, int32_t device_id,
                             _Atomic(const choice *) **out) {
     *out = slot_of(device_type, device_id);
     if (*out == NULL)
-        MBR_FAIL(MBR_E_ARG, "device_type %d, device_id %d: must be %d (CPU), or %d (CUDA) "
-                            "with device_id 0 to %d",
+        MBR_FAIL(MBR_E_ARG,
+                 "device_type %d, device_id %d: must be %d (CPU), or %d (CUDA) "
+                 "with device_id 0 to %d",
                  device_type, device_id, MBR_DEVICE_CPU, MBR_DEVICE_CUDA,
                  CUDA_DEVICES - 1);
     return MBR_OK;

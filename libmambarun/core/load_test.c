@@ -21,7 +21,7 @@
 
 enum { THREADS = 16 };
 
-/* What one process with one folder of fakes found. The first members say how to start. */
+/* What one process with one folder of fakes found. First members: how to start. */
 struct found {
     const char *fakes;    /* folder that MAMBARUN_PATH names; NULL: it is not set */
     const char *forced;   /* MAMBARUN_VARIANT */
@@ -29,7 +29,7 @@ struct found {
     const char *settings; /* NAME=value NAME=value for the driver */
     mbr_call call;
     mbr_status status, again;
-      char message[MBR_ROWS * 300], message_again[MBR_ROWS * 300];
+    char message[MBR_ROWS * 300], message_again[MBR_ROWS * 300];
     char in_use_before[32], in_use[32];
     mbr_variant_info before[MBR_ROWS], after[MBR_ROWS];
     char library[512], path_of_scalar[512]; /* the child's strings stay in the child */
@@ -97,11 +97,11 @@ static struct found *call(struct found with) {
     return &f;
 }
 
-#define ON_CPU(...)                                                                      \
+#define ON_CPU(...)                                                                    \
     call((struct found){.call = {.device_type = MBR_DEVICE_CPU}, __VA_ARGS__})
-#define ON_CUDA(id, ...)                                                                 \
-    call((struct found){                                                                 \
-        .call = {.device_type = MBR_DEVICE_CUDA, .device_id = id}, __VA_ARGS__})
+#define ON_CUDA(id, ...)                                                               \
+    call((struct found){.call = {.device_type = MBR_DEVICE_CUDA, .device_id = id},     \
+                        __VA_ARGS__})
 
 static const mbr_variant_info *row(const mbr_variant_info *list, const char *name) {
     for (size_t i = 0; i < MBR_ROWS; i++)
@@ -145,26 +145,29 @@ static void every_bad_variant_is_refused_with_its_reason(void **state) {
     } cases[] = {
         {"refuses", "refuses to run here: " FILE_IN("refuses")},
         {"unknown_answer", "gives an answer that this libmambarun does not know: " //
-                           FILE_IN("unknown_answer")},
+         FILE_IN("unknown_answer")},
         {"no_entry", "has no mbr_variant_entry: " FILE_IN("no_entry")},
-        {"wrong_stamp", "was built together with another libmambarun (stamps differ): " //
-                        FILE_IN("wrong_stamp")},
+        {"wrong_stamp",
+         "was built together with another libmambarun (stamps differ): " //
+         FILE_IN("wrong_stamp")},
         {"wrong_size", "has a table of another size than this libmambarun: " //
-                       FILE_IN("wrong_size")},
+         FILE_IN("wrong_size")},
         {"missing_op", "lacks causal_conv1d_bwd: " FILE_IN("missing_op")},
         {"missing_workspace", "lacks selective_scan_bwd_workspace: " //
-                              FILE_IN("missing_workspace")},
+         FILE_IN("missing_workspace")},
         {"renamed", "calls itself cpu_avx512: " FILE_IN("renamed")},
         {"nameless", "calls itself nothing: " FILE_IN("nameless")},
-        {"undefined", "cannot be opened: " FILE_IN("undefined") ": undefined symbol: " //
-                      "mbr_nobody_has_this"},
+        {"undefined",
+         "cannot be opened: " FILE_IN("undefined") ": undefined symbol: " //
+                                                   "mbr_nobody_has_this"},
         {"not_elf", "cannot be opened: " FILE_IN("not_elf") ": "},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct found *f = ON_CPU(.fakes = cases[i].fake, .forced = "cpu_scalar");
         assert_int_equal(f->status, MBR_E_NO_VARIANT);
         assert_string_equal(f->in_use, "none");
-        assert_int_equal(row(f->before, "cpu_scalar")->usable, 1); /* not opened to ask */
+        /* Nothing is opened in order to be asked. */
+        assert_int_equal(row(f->before, "cpu_scalar")->usable, 1);
         assert_int_equal(row(f->after, "cpu_scalar")->usable, 0);
         assert_says(row(f->after, "cpu_scalar")->reason, cases[i].reason);
         assert_says(f->message, cases[i].reason);
@@ -173,8 +176,8 @@ static void every_bad_variant_is_refused_with_its_reason(void **state) {
 
 static void refused_variant_gives_way_to_the_next_row(void **state) {
     (void)state;
-    struct found *f =
-        ON_CUDA(0, .fakes = "second", .driver = "driver", .settings = "FAKE_CAPABILITY=90");
+    struct found *f = ON_CUDA(0, .fakes = "second", .driver = "driver",
+                              .settings = "FAKE_CAPABILITY=90");
     assert_int_equal(f->status, MBR_OK);
     assert_string_equal(f->in_use, "cuda11_ptx80");
     assert_says(row(f->after, "cuda12_sm90")->reason, "stamps differ");
@@ -203,13 +206,15 @@ static void message_lists_every_row_of_the_devices_kind(void **state) {
 
 static void message_for_a_gpu_has_its_facts_and_rows(void **state) {
     (void)state;
-    struct found *f =
-        ON_CUDA(0, .fakes = "empty", .driver = "driver", .settings = "FAKE_CAPABILITY=75");
+    struct found *f = ON_CUDA(0, .fakes = "empty", .driver = "driver",
+                              .settings = "FAKE_CAPABILITY=75");
     assert_int_equal(f->status, MBR_E_NO_VARIANT);
-    assert_says(f->message, "no variant can run op on cuda:0 (sm_75, driver API 12.4)\n");
+    assert_says(f->message,
+                "no variant can run op on cuda:0 (sm_75, driver API 12.4)\n");
     assert_says(f->message, "\n  cuda12_sm90   needs sm_90, device is sm_75\n");
     assert_says(f->message, "\n  cuda12_sm75   not installed: /");
-    assert_says(f->message, "\n  cuda11_ptx80  needs sm_80 or newer, device is sm_75\n");
+    assert_says(f->message,
+                "\n  cuda11_ptx80  needs sm_80 or newer, device is sm_75\n");
     assert_says(f->message, "\n  run: python -m mambarun --explain MR120");
     assert_null(strstr(f->message, "cpu_"));
     assert_null(strstr(f->message, "MR102"));
@@ -229,8 +234,8 @@ static void without_a_driver_the_status_is_cuda(void **state) {
 
 static void gpu_call_never_runs_on_the_cpu(void **state) {
     (void)state;
-    struct found *f = ON_CUDA(0, .fakes = "good", .driver = "driver",
-                              .settings = "FAKE_cuInit=100");
+    struct found *f =
+        ON_CUDA(0, .fakes = "good", .driver = "driver", .settings = "FAKE_cuInit=100");
     assert_int_equal(f->status, MBR_E_CUDA);
     assert_says(f->message, "cuInit fails with CUDA_ERROR_FAKE (100)");
     assert_string_equal(f->in_use, "none");
@@ -250,8 +255,9 @@ static void device_beyond_the_last_is_refused(void **state) {
     (void)state;
     struct found *f = ON_CUDA(64, .fakes = "good");
     assert_int_equal(f->status, MBR_E_ARG);
-    assert_string_equal(f->message, "device_type 2, device_id 64: must be 1 (CPU), or 2 "
-                                    "(CUDA) with device_id 0 to 63");
+    assert_string_equal(f->message,
+                        "device_type 2, device_id 64: must be 1 (CPU), or 2 "
+                        "(CUDA) with device_id 0 to 63");
     assert_string_equal(f->in_use, "none");
 }
 
@@ -261,19 +267,22 @@ static void forced_name_that_no_row_has_is_an_error_for_every_device(void **stat
     (void)state;
     struct found *f = ON_CPU(.fakes = "good", .forced = "cpu_avx");
     assert_int_equal(f->status, MBR_E_NO_VARIANT);
-    assert_says(f->message, "no variant can run op on cpu: MAMBARUN_VARIANT is cpu_avx, "
-                            "which is no variant: valid are cpu_avx512, cpu_avx2, ");
+    assert_says(f->message,
+                "no variant can run op on cpu: MAMBARUN_VARIANT is cpu_avx, "
+                "which is no variant: valid are cpu_avx512, cpu_avx2, ");
     assert_says(f->message, "\n  run: python -m mambarun --explain MR304");
     f = ON_CUDA(0, .fakes = "good", .forced = "cpu_avx", .driver = "driver");
     assert_int_equal(f->status, MBR_E_NO_VARIANT);
-    assert_says(f->message, "on cuda:0: MAMBARUN_VARIANT is cpu_avx, which is no variant");
+    assert_says(f->message,
+                "on cuda:0: MAMBARUN_VARIANT is cpu_avx, which is no variant");
 }
 
 static void forced_variant_runs_or_fails_with_its_verdict(void **state) {
     (void)state;
     struct found *f = ON_CPU(.fakes = "wrong_stamp", .forced = "cpu_avx2");
     assert_int_equal(f->status, MBR_E_NO_VARIANT); /* not installed, or no AVX2 here */
-    assert_says(f->message, "\n  cpu_scalar    not asked for: MAMBARUN_VARIANT is cpu_avx2");
+    assert_says(f->message,
+                "\n  cpu_scalar    not asked for: MAMBARUN_VARIANT is cpu_avx2");
 }
 
 static void forced_cuda_variant_leaves_the_cpu_alone(void **state) {
@@ -349,8 +358,9 @@ static void variant_info_without_size_or_device_is_refused(void **state) {
     (void)state;
     mbr_variant_info info = {.struct_size = 8};
     assert_int_equal(mbr_variant_at(0, MBR_DEVICE_CPU, 0, &info), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(), "out->struct_size is 8: set it to sizeof *out, "
-                                          "at least 288");
+    assert_string_equal(mbr_last_error(),
+                        "out->struct_size is 8: set it to sizeof *out, "
+                        "at least 288");
     assert_int_equal(mbr_variant_at(0, MBR_DEVICE_CPU, 0, NULL), MBR_E_ARG);
     info.struct_size = sizeof info;
     assert_int_equal(mbr_variant_at(0, 9, 0, &info), MBR_E_ARG);
@@ -369,14 +379,17 @@ static void preload_chooses_before_the_first_call(void *into) {
 
 static void preload_of_the_cpu_or_of_a_gpu_chooses_now(void **state) {
     (void)state;
-    struct found f = {.fakes = "good", .forced = "cpu_scalar", .call = {1, 1, -1, 0, 0, 0, 0}};
+    struct found f = {
+        .fakes = "good", .forced = "cpu_scalar", .call = {1, 1, -1, 0, 0, 0, 0}};
     mbr_in_child(preload_chooses_before_the_first_call, &f, sizeof f);
     assert_int_equal(f.status, MBR_OK);
     assert_string_equal(f.in_use, "cpu_scalar");
-    struct found gpu = {.fakes = "empty", .driver = "driver", .call = {1, 2, 0, 0, 0, 0, 0}};
+    struct found gpu = {
+        .fakes = "empty", .driver = "driver", .call = {1, 2, 0, 0, 0, 0, 0}};
     mbr_in_child(preload_chooses_before_the_first_call, &gpu, sizeof gpu);
     assert_int_equal(gpu.status, MBR_E_NO_VARIANT);
-    assert_says(gpu.message, "no variant can run anything on cuda:0 (sm_80, driver API");
+    assert_says(gpu.message,
+                "no variant can run anything on cuda:0 (sm_80, driver API");
 }
 
 /* ---- threads ------------------------------------------------------------------ */

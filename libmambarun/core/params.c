@@ -17,10 +17,11 @@ static mbr_status check_tail(const void *p, uint32_t given, uint32_t size) {
     const unsigned char *bytes = p;
     for (uint32_t i = size; i < given; i++)
         if (bytes[i] != 0)
-            MBR_FAIL(MBR_E_ARG,
-                     "struct_size is %u and byte %u is not zero: libmambarun "
-                     "%s knows %u bytes, the caller is newer" MBR_EXPLAIN MBR_CODE_MIXED,
-                     given, i, MBR_VERSION_STRING, size);
+            MBR_FAIL(
+                MBR_E_ARG,
+                "struct_size is %u and byte %u is not zero: libmambarun "
+                "%s knows %u bytes, the caller is newer" MBR_EXPLAIN MBR_CODE_MIXED,
+                given, i, MBR_VERSION_STRING, size);
     return MBR_OK;
 }
 
@@ -44,8 +45,9 @@ mbr_status mbr__params(const void **p, uint32_t size, void *full) {
     const mbr_call *c = *p;
     uint32_t given = c->struct_size;
     if (given < sizeof *c)
-        MBR_FAIL(MBR_E_ARG, "call.struct_size is %u: set it to sizeof the params struct, "
-                            "at least %zu",
+        MBR_FAIL(MBR_E_ARG,
+                 "call.struct_size is %u: set it to sizeof the params struct, "
+                 "at least %zu",
                  given, sizeof *c);
     MBR_TRY(check_tail(*p, given, size));
     MBR_TRY(check_call(c));
@@ -64,8 +66,9 @@ mbr_status mbr__check_answer(const void *out, uint32_t first, uint32_t size) {
     uint32_t given;
     memcpy(&given, out, sizeof given);
     if (given < first)
-        MBR_FAIL(MBR_E_ARG, "out->struct_size is %u: set it to sizeof *out, at least %u",
-                 given, first);
+        MBR_FAIL(MBR_E_ARG,
+                 "out->struct_size is %u: set it to sizeof *out, at least %u", given,
+                 first);
     return check_tail(out, given, size);
 }
 

@@ -69,10 +69,11 @@ static void newer_params_that_use_their_tail_are_refused(void **state) {
     now full;
     const void *p = &mine;
     assert_int_equal(check(&p, &full), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(),
-                        "struct_size is 56 and byte 49 is not zero: libmambarun "
-                        MBR_VERSION_STRING " knows 48 bytes, the caller is newer\n"
-                        "  run: python -m mambarun --explain MR001");
+    assert_string_equal(
+        mbr_last_error(),
+        "struct_size is 56 and byte 49 is not zero: libmambarun " MBR_VERSION_STRING
+        " knows 48 bytes, the caller is newer\n"
+        "  run: python -m mambarun --explain MR001");
 }
 
 static void refuse_call(mbr_call call, const char *message) {
@@ -183,8 +184,9 @@ static void answer_without_a_place_or_size_is_refused(void **state) {
     assert_int_equal(mbr__check_answer(NULL, FIRST_RELEASE, sizeof mine), MBR_E_ARG);
     assert_string_equal(mbr_last_error(), "out is NULL");
     assert_int_equal(mbr__check_answer(&mine, FIRST_RELEASE, sizeof mine), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(), "out->struct_size is 7: set it to sizeof *out, "
-                                          "at least 8");
+    assert_string_equal(mbr_last_error(),
+                        "out->struct_size is 7: set it to sizeof *out, "
+                        "at least 8");
 }
 
 int main(void) {

@@ -4,9 +4,7 @@
  * both say yes: a kernel that does not save ZMM registers corrupts AVX-512 code without
  * any fault. Chooses nothing.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getaffinity */
-#endif
 #include "probe.h"
 
 #include <sched.h>
@@ -113,7 +111,7 @@ void mbr__probe_cpu(mbr_cpu_facts *out) {
 }
 
 int32_t mbr__cpu_count(void) {
-    /* Sixteen times the usual set: the call fails on a set smaller than the kernel's. */
+    /* Sixteen times the usual set: one smaller than the kernel's is refused. */
     cpu_set_t sets[16];
     if (sched_getaffinity(0, sizeof sets, sets) != 0)
         return 1;

@@ -24,37 +24,41 @@ static const struct recorded {
     const char *brand, *name;
 } cpus[] = {
     {"Skylake server", 0x16, 0x7ffefbff, 0xd39ffffb, 0x2ff, BOTH, 0,
-     "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz", "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz"},
+     "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz",
+     "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz"},
     {"Skylake server, kernel saves no ZMM (clearcpuid, or an old hypervisor)", 0x16,
      0x7ffefbff, 0xd39ffffb, 0x7, MBR_CPU_AVX2, MBR_CPU_AVX512, "", ""},
     {"Skylake server, opmask saved but not ZMM", 0x16, 0x7ffefbff, 0xd39ffffb, 0x27,
      MBR_CPU_AVX2, MBR_CPU_AVX512, "", ""},
-    {"Skylake server, upper ZMM saved but not ZMM16-31", 0x16, 0x7ffefbff, 0xd39ffffb, 0x67,
-     MBR_CPU_AVX2, MBR_CPU_AVX512, "", ""},
+    {"Skylake server, upper ZMM saved but not ZMM16-31", 0x16, 0x7ffefbff, 0xd39ffffb,
+     0x67, MBR_CPU_AVX2, MBR_CPU_AVX512, "", ""},
     {"Skylake server, kernel without XSAVE (noxsave): OSXSAVE is 0", 0x16, 0x77fefbff,
      0xd39ffffb, NEVER_ASKED, 0, BOTH, "", ""},
-    {"Skylake server, only SSE saved", 0x16, 0x7ffefbff, 0xd39ffffb, 0x3, 0, BOTH, "", ""},
+    {"Skylake server, only SSE saved", 0x16, 0x7ffefbff, 0xd39ffffb, 0x3, 0, BOTH, "",
+     ""},
     {"Zen 4", 0x10, 0x7ef8320b, 0xf1bf97a9, 0x2e7, BOTH, 0,
-     "AMD EPYC 9354 32-Core Processor                ", "AMD EPYC 9354 32-Core Processor"},
+     "AMD EPYC 9354 32-Core Processor                ",
+     "AMD EPYC 9354 32-Core Processor"},
     {"Zen 2", 0x10, 0x7ed8320b, 0x219c91a9, 0x207, MBR_CPU_AVX2, 0,
      "AMD Ryzen 7 3700X 8-Core Processor             ",
      "AMD Ryzen 7 3700X 8-Core Processor"},
     {"Haswell", 0xd, 0x7ffafbff, 0x000027ab, 0x7, MBR_CPU_AVX2, 0,
      "       Intel(R) Core(TM) i7-4770 CPU @ 3.40GHz",
      "Intel(R) Core(TM) i7-4770 CPU @ 3.40GHz"},
-    {"Haswell under a hypervisor that hides FMA", 0xd, 0x7ffaebff, 0x000027ab, 0x7, 0, 0, "",
+    {"Haswell under a hypervisor that hides FMA", 0xd, 0x7ffaebff, 0x000027ab, 0x7, 0,
+     0, "", ""},
+    {"Haswell under a hypervisor that hides F16C", 0xd, 0x5ffafbff, 0x000027ab, 0x7, 0,
+     0, "", ""},
+    {"Knights Landing: AVX-512 F without DQ, BW and VL", 0xd, 0x7ff8f3bf, 0x1c0d23ab,
+     0xe7, MBR_CPU_AVX2, 0, "", ""},
+    {"Ivy Bridge: AVX and F16C, no AVX2", 0xd, 0x7fbae3bf, 0x00000281, 0x7, 0, 0, "",
      ""},
-    {"Haswell under a hypervisor that hides F16C", 0xd, 0x5ffafbff, 0x000027ab, 0x7, 0, 0,
-     "", ""},
-    {"Knights Landing: AVX-512 F without DQ, BW and VL", 0xd, 0x7ff8f3bf, 0x1c0d23ab, 0xe7,
-     MBR_CPU_AVX2, 0, "", ""},
-    {"Ivy Bridge: AVX and F16C, no AVX2", 0xd, 0x7fbae3bf, 0x00000281, 0x7, 0, 0, "", ""},
     {"Sandy Bridge: AVX alone", 0xd, 0x1fbae3bf, 0x00000000, 0x7, 0, 0, "", ""},
     {"Nehalem: before AVX", 0xb, 0x0098e3bd, 0x00000000, NEVER_ASKED, 0, 0, "", ""},
-    {"Conroe: leaf 7 is beyond its last", 0xa, 0x0000e3bd, NEVER_ASKED, NEVER_ASKED, 0, 0,
-     "", ""},
-    {"no CPUID at all, as on another architecture", 0, NEVER_ASKED, NEVER_ASKED, NEVER_ASKED,
-     0, 0, "", ""},
+    {"Conroe: leaf 7 is beyond its last", 0xa, 0x0000e3bd, NEVER_ASKED, NEVER_ASKED, 0,
+     0, "", ""},
+    {"no CPUID at all, as on another architecture", 0, NEVER_ASKED, NEVER_ASKED,
+     NEVER_ASKED, 0, 0, "", ""},
 };
 
 static const struct recorded *current;
@@ -141,8 +145,9 @@ static void host_facts_without_a_size_are_refused(void **state) {
     (void)state;
     mbr_host_facts got = {.struct_size = 0};
     assert_int_equal(mbr_probe_host(&got), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(), "out->struct_size is 0: set it to sizeof *out, "
-                                          "at least 352");
+    assert_string_equal(mbr_last_error(),
+                        "out->struct_size is 0: set it to sizeof *out, "
+                        "at least 352");
     assert_int_equal(mbr_probe_host(NULL), MBR_E_ARG);
 }
 

@@ -40,8 +40,8 @@ static bool went_well(const mbr_driver *driver, const char *call, int status,
 
 static bool ask(const mbr_driver *d, int32_t device_id, mbr_gpu_facts *out,
                 mbr_refusal *refusal) {
-#define ASK(function, ...)                                                               \
-    if (!went_well(d, #function, d->function(__VA_ARGS__), refusal))                     \
+#define ASK(function, ...)                                                             \
+    if (!went_well(d, #function, d->function(__VA_ARGS__), refusal))                   \
     return false
     int device, major, minor;
     size_t bytes;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * probe_host.c - what can be said about this machine without initialising CUDA. Collects
- * what others found.
+ * probe_host.c - what can be said about this machine without initialising CUDA.
+ * Collects what others found.
  */
 #include "driver.h"
 #include "load.h"

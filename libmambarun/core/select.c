@@ -10,18 +10,18 @@
 #include <string.h>
 
 const mbr_row mbr__rows[MBR_ROWS] = {
-#define MBR_CPU_VARIANT(variant, isa)                                                    \
-    {.name = #variant,                                                                   \
-     .mode = "cpu",                                                                      \
-     .device_type = MBR_DEVICE_CPU,                                                      \
+#define MBR_CPU_VARIANT(variant, isa)                                                  \
+    {.name = #variant,                                                                 \
+     .mode = "cpu",                                                                    \
+     .device_type = MBR_DEVICE_CPU,                                                    \
      .cpu = MBR_CPU_##isa},
-#define MBR_CUDA_VARIANT(variant, major, kind, sm, least, last)                          \
-    {.name = #variant,                                                                   \
-     .mode = #kind,                                                                      \
-     .device_type = MBR_DEVICE_CUDA,                                                     \
-     .toolkit = major,                                                                   \
-     .arch = sm,                                                                         \
-     .least_cc = least,                                                                  \
+#define MBR_CUDA_VARIANT(variant, major, kind, sm, least, last)                        \
+    {.name = #variant,                                                                 \
+     .mode = #kind,                                                                    \
+     .device_type = MBR_DEVICE_CUDA,                                                   \
+     .toolkit = major,                                                                 \
+     .arch = sm,                                                                       \
+     .least_cc = least,                                                                \
      .last_cc = last},
 #include "../manifest.def"
 };

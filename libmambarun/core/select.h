@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * select.h - which variant runs on a device: the manifest's rows, and a verdict on each.
+ * select.h - which variant runs on a device: the manifest's rows, and a verdict on
+ * each.
  */
 #ifndef MBR_SELECT_H
 #define MBR_SELECT_H
@@ -35,8 +36,10 @@ typedef struct mbr_verdict {
 } mbr_verdict;
 
 /* Judges every row for the device of f. forced is NULL or the name that
- * MAMBARUN_VARIANT has: of the rows of its kind of device only that one can be accepted,
- * other kinds are not touched. If no row has it, all are refused: MBR_E_NO_VARIANT. */
-mbr_status mbr__select(const mbr_facts *f, const char *forced, mbr_verdict out[MBR_ROWS]);
+ * MAMBARUN_VARIANT has: of the rows of its kind of device only that one can be
+ * accepted, other kinds are not touched. If no row has it, all are refused:
+ * MBR_E_NO_VARIANT. */
+mbr_status mbr__select(const mbr_facts *f, const char *forced,
+                       mbr_verdict out[MBR_ROWS]);
 
 #endif

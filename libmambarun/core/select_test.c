@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * select_test.c - the choice, as a table: facts and a forced name in, the row that comes
- * first and one row's reason out.
+ * select_test.c - the choice, as a table: facts and a forced name in, the row that
+ * comes first and one row's reason out.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,12 +14,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CPU(features, unsaved_features)                                                  \
-    {.device_type = MBR_DEVICE_CPU,                                                      \
-     .cpu = {.usable = (features), .unsaved = (unsaved_features)}}
-#define GPU(cc, api)                                                                     \
+#define CPU(features, unsaved_features)                                                \
+    {                                                                                  \
+        .device_type = MBR_DEVICE_CPU,                                                 \
+        .cpu = {.usable = (features), .unsaved = (unsaved_features)}                   \
+    }
+#define GPU(cc, api)                                                                   \
     {.device_type = MBR_DEVICE_CUDA, .compute_capability = (cc), .driver_api = (api)}
-#define NO_GPU(text)                                                                     \
+#define NO_GPU(text)                                                                   \
     {.device_type = MBR_DEVICE_CUDA, .no_cuda = {.why = text, .code = "MR102"}}
 enum { ALL = MBR_CPU_AVX2 | MBR_CPU_AVX512 };
 
@@ -49,20 +51,29 @@ static const struct line {
      "not asked for: MAMBARUN_VARIANT is cpu_avx2"},
     {CPU(ALL, 0), "cuda12_sm80", "cpu_avx512", "cuda12_sm80", "for CUDA devices"},
     /* capability: environments.md's table, driver 580 and later */
-    {GPU(60, 13000), NULL, "cuda12_sm60", "cuda12_sm70", "needs sm_70, device is sm_60"},
-    {GPU(61, 13000), NULL, "cuda12_sm60", "cuda12_sm60", "cubin for sm_60, which runs on sm_61"},
+    {GPU(60, 13000), NULL, "cuda12_sm60", "cuda12_sm70",
+     "needs sm_70, device is sm_60"},
+    {GPU(61, 13000), NULL, "cuda12_sm60", "cuda12_sm60",
+     "cubin for sm_60, which runs on sm_61"},
     {GPU(70, 13000), NULL, "cuda12_sm70", "cpu_scalar", "for CPU devices"},
-    {GPU(72, 13000), NULL, "cuda12_sm70", "cuda12_sm75", "needs sm_75, device is sm_72"},
-    {GPU(75, 12040), NULL, "cuda12_sm75", "cuda12_sm90", "needs sm_90, device is sm_75"},
-    {GPU(80, 13000), NULL, "cuda12_sm80", "cuda13_sm110", "needs sm_110, device is sm_80"},
+    {GPU(72, 13000), NULL, "cuda12_sm70", "cuda12_sm75",
+     "needs sm_75, device is sm_72"},
+    {GPU(75, 12040), NULL, "cuda12_sm75", "cuda12_sm90",
+     "needs sm_90, device is sm_75"},
+    {GPU(80, 13000), NULL, "cuda12_sm80", "cuda13_sm110",
+     "needs sm_110, device is sm_80"},
     {GPU(86, 12020), NULL, "cuda12_sm80", "cuda11_ptx80",
      "PTX for sm_80, which the driver compiles for sm_86"},
-    {GPU(89, 12020), NULL, "cuda12_sm80", "cuda12_sm80", "cubin for sm_80, which runs on sm_89"},
-    {GPU(90, 13000), NULL, "cuda12_sm90", "cuda12_sm80", "needs sm_80, device is sm_90"},
-    {GPU(103, 13000), NULL, "cuda12_sm100", "cuda12_sm120", "needs sm_120, device is sm_103"},
+    {GPU(89, 12020), NULL, "cuda12_sm80", "cuda12_sm80",
+     "cubin for sm_80, which runs on sm_89"},
+    {GPU(90, 13000), NULL, "cuda12_sm90", "cuda12_sm80",
+     "needs sm_80, device is sm_90"},
+    {GPU(103, 13000), NULL, "cuda12_sm100", "cuda12_sm120",
+     "needs sm_120, device is sm_103"},
     {GPU(110, 13000), NULL, "cuda13_sm110", "cuda13_sm110",
      "cubin for sm_110, which runs on sm_110"},
-    {GPU(121, 12090), NULL, "cuda12_sm120", "cuda12_sm100", "needs sm_100, device is sm_121"},
+    {GPU(121, 12090), NULL, "cuda12_sm120", "cuda12_sm100",
+     "needs sm_100, device is sm_121"},
     {GPU(130, 13050), NULL, "cuda11_ptx80", "cuda11_ptx80",
      "PTX for sm_80, which the driver compiles for sm_130"},
     {GPU(75, 12040), NULL, "cuda12_sm75", "cuda11_ptx80",
@@ -74,16 +85,20 @@ static const struct line {
      "needs driver API 12.0, driver has 11.8"},
     {GPU(90, 11040), NULL, "cuda11_ptx80", "cuda12_sm90",
      "needs driver API 12.0, driver has 11.4"},
-    {GPU(80, 11080), NULL, "cuda11_sm80", "cuda12_sm90", "needs sm_90, device is sm_80"},
-    {GPU(80, 10020), NULL, NULL, "cuda11_sm80", "needs driver API 11.0, driver has 10.2"},
+    {GPU(80, 11080), NULL, "cuda11_sm80", "cuda12_sm90",
+     "needs sm_90, device is sm_80"},
+    {GPU(80, 10020), NULL, NULL, "cuda11_sm80",
+     "needs driver API 11.0, driver has 10.2"},
     {GPU(52, 12040), NULL, NULL, "cuda12_sm60", "needs sm_60, device is sm_52"},
     /* forced */
     {GPU(80, 12040), "cuda11_ptx80", "cuda11_ptx80", "cuda12_sm80",
      "not asked for: MAMBARUN_VARIANT is cuda11_ptx80"},
-    {GPU(80, 12040), "cuda12_sm90", NULL, "cuda12_sm90", "needs sm_90, device is sm_80"},
+    {GPU(80, 12040), "cuda12_sm90", NULL, "cuda12_sm90",
+     "needs sm_90, device is sm_80"},
     {GPU(80, 12040), "cpu_scalar", "cuda12_sm80", "cpu_scalar", "for CPU devices"},
     /* no device at all: every row says so */
-    {NO_GPU("no NVIDIA driver: gone"), NULL, NULL, "cuda12_sm80", "no NVIDIA driver: gone"},
+    {NO_GPU("no NVIDIA driver: gone"), NULL, NULL, "cuda12_sm80",
+     "no NVIDIA driver: gone"},
     {NO_GPU("no NVIDIA driver: gone"), "cuda11_ptx80", NULL, "cuda11_ptx80",
      "no NVIDIA driver: gone"},
 };
@@ -140,8 +155,9 @@ static void unknown_name_is_refused_with_the_valid_ones(void **state) {
     for (size_t i = 0; i < MBR_ROWS; i++) {
         assert_non_null(strstr(message, mbr__rows[i].name));
         assert_false(got[i].accepted);
-        assert_string_equal(got[i].reason, "not asked for: MAMBARUN_VARIANT is cpu_avx, "
-                                           "which is no variant");
+        assert_string_equal(got[i].reason,
+                            "not asked for: MAMBARUN_VARIANT is cpu_avx, "
+                            "which is no variant");
     }
     assert_non_null(strstr(message, "\n  run: python -m mambarun --explain MR304"));
 }

@@ -13,29 +13,29 @@ enum { MBR_MESSAGE = 8192 };
 
 /* Formats this thread's message and returns s. The arguments may point into the
  * previous message. */
-__attribute__((format(printf, 2, 3))) mbr_status mbr__fail(mbr_status s, const char *fmt,
-                                                           ...);
+__attribute__((format(printf, 2, 3))) mbr_status mbr__fail(mbr_status s,
+                                                           const char *fmt, ...);
 
 #define MBR_FAIL(status, ...) return mbr__fail((status), __VA_ARGS__)
-#define MBR_TRY(expr)                                                                    \
-    do {                                                                                 \
-        mbr_status mbr__s = (expr);                                                      \
-        if (mbr__s != MBR_OK)                                                            \
-            return mbr__s;                                                               \
+#define MBR_TRY(expr)                                                                  \
+    do {                                                                               \
+        mbr_status mbr__s = (expr);                                                    \
+        if (mbr__s != MBR_OK)                                                          \
+            return mbr__s;                                                             \
     } while (0)
 
 /* Last line of a message that has more to say than fits; code is "MRnnn". Every code
  * that C can name is written as MBR_CODE_* here and has a text in the shim's table. */
 #define MBR_EXPLAIN "\n  run: python -m mambarun --explain "
-#define MBR_CODE_MIXED "MR001"    /* files of two mambarun versions lie together */
-#define MBR_CODE_DRIVER "MR102"   /* no libcuda.so.1, or one that lacks what we need */
-#define MBR_CODE_STUB "MR105"     /* libcuda.so.1 is the toolkit's link-time stub */
-#define MBR_CODE_COMPAT "MR106"   /* driver library and kernel driver do not match */
-#define MBR_CODE_FABRIC "MR107"   /* the fabric manager does not run */
-#define MBR_CODE_HIDDEN "MR109"   /* the driver shows no such device */
-#define MBR_CODE_CUDA "MR112"     /* any other answer of the driver */
-#define MBR_CODE_VARIANT "MR120"  /* no variant for this device: the list of verdicts */
-#define MBR_CODE_ASKED "MR304"    /* MAMBARUN_VARIANT names no variant */
+#define MBR_CODE_MIXED "MR001"   /* files of two mambarun versions lie together */
+#define MBR_CODE_DRIVER "MR102"  /* no libcuda.so.1, or one that lacks what we need */
+#define MBR_CODE_STUB "MR105"    /* libcuda.so.1 is the toolkit's link-time stub */
+#define MBR_CODE_COMPAT "MR106"  /* driver library and kernel driver do not match */
+#define MBR_CODE_FABRIC "MR107"  /* the fabric manager does not run */
+#define MBR_CODE_HIDDEN "MR109"  /* the driver shows no such device */
+#define MBR_CODE_CUDA "MR112"    /* any other answer of the driver */
+#define MBR_CODE_VARIANT "MR120" /* no variant: the list of verdicts */
+#define MBR_CODE_ASKED "MR304"   /* MAMBARUN_VARIANT names no variant */
 
 /* One line on stderr if MAMBARUN_TRACE=1, else nothing. */
 __attribute__((format(printf, 1, 2))) void mbr__trace(const char *fmt, ...);

@@ -130,9 +130,9 @@ int cuFuncSetAttribute(mbr_cu_function function, int attribute, int value) {
 }
 
 int cuLaunchKernel(mbr_cu_function function, unsigned grid_x, unsigned grid_y,
-                   unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
-                   unsigned shared_bytes, mbr_cu_stream stream, void **params,
-                   void **extra) {
+                   unsigned grid_z, unsigned block_x, unsigned block_y,
+                   unsigned block_z, unsigned shared_bytes, mbr_cu_stream stream,
+                   void **params, void **extra) {
     (void)function;
     (void)grid_x, (void)grid_y, (void)grid_z;
     (void)block_x, (void)block_y, (void)block_z;
@@ -150,8 +150,8 @@ int cuStreamIsCapturing(mbr_cu_stream stream, int *status) {
 }
 
 int cuLibraryLoadData(mbr_cu_library *library, const void *image, int *jit_options,
-                      void **jit_values, unsigned jit_count, int *options, void **values,
-                      unsigned count) {
+                      void **jit_values, unsigned jit_count, int *options,
+                      void **values, unsigned count) {
     (void)image;
     (void)jit_options, (void)jit_values, (void)jit_count;
     (void)options, (void)values, (void)count;
@@ -159,7 +159,8 @@ int cuLibraryLoadData(mbr_cu_library *library, const void *image, int *jit_optio
     return answer("cuLibraryLoadData");
 }
 
-int cuLibraryGetKernel(mbr_cu_kernel *kernel, mbr_cu_library library, const char *name) {
+int cuLibraryGetKernel(mbr_cu_kernel *kernel, mbr_cu_library library,
+                       const char *name) {
     (void)library;
     (void)name;
     *kernel = (mbr_cu_kernel)&thing;

@@ -25,16 +25,16 @@ static void remember(const char *op, const void *params, uint32_t size) {
     memcpy(f->params, params, size);
 }
 
-#define MBR_OP(op)                                                                       \
-    mbr_status mbr_impl_##op(const mbr_##op##_params *p) {                               \
-        _Static_assert(sizeof *p <= sizeof mbr_fake_variant.params, #op);                \
-        remember(#op, p, sizeof *p);                                                     \
-        return mbr_fake_variant.status;                                                  \
+#define MBR_OP(op)                                                                     \
+    mbr_status mbr_impl_##op(const mbr_##op##_params *p) {                             \
+        _Static_assert(sizeof *p <= sizeof mbr_fake_variant.params, #op);              \
+        remember(#op, p, sizeof *p);                                                   \
+        return mbr_fake_variant.status;                                                \
     }
-#define MBR_WORKSPACE(op)                                                                \
-    size_t mbr_impl_##op##_workspace(const mbr_##op##_params *p) {                       \
-        remember(#op "_workspace", p, sizeof *p);                                        \
-        return mbr_fake_variant.workspace;                                               \
+#define MBR_WORKSPACE(op)                                                              \
+    size_t mbr_impl_##op##_workspace(const mbr_##op##_params *p) {                     \
+        remember(#op "_workspace", p, sizeof *p);                                      \
+        return mbr_fake_variant.workspace;                                             \
     }
 #include "ops/ops.def"
 

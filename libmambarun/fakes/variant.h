@@ -20,9 +20,9 @@
 #include "../mambarun.h"
 
 typedef struct mbr_fake {
-    int32_t calls;              /* how many so far; workspace questions count */
-    const char *op;             /* of the latest: its row of ops.def, plus "_workspace" */
-    uint32_t size;              /* sizeof its params struct */
+    int32_t calls;  /* how many so far; workspace questions count */
+    const char *op; /* of the latest: its row of ops.def, plus "_workspace" */
+    uint32_t size;  /* sizeof its params struct */
     unsigned char params[2048]; /* a copy of them */
     /* set by the test: what the fake answers */
     mbr_status status;
