@@ -339,3 +339,9 @@ mbr_status mbr__check_workspace(const mbr_workspace *w, size_t need) {
                  WORKSPACE_ALIGNMENT, past);
     return MBR_OK;
 }
+
+mbr_status mbr__answer_of(const char *variant, const char *op, mbr_status s) {
+    if (s != MBR_OK)
+        MBR_FAIL(s, "%s: %s answers %s", op, variant, mbr_status_name(s));
+    return MBR_OK;
+}

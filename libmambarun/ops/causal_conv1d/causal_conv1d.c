@@ -130,7 +130,7 @@ mbr_status mbr_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
     p = given;
     MBR_TRY(check_fwd(p));
     MBR_TRY(mbr__table(&p->call, "causal_conv1d_fwd", &t));
-    return t->causal_conv1d_fwd(p);
+    return mbr__answer_of(t->name, "causal_conv1d_fwd", t->causal_conv1d_fwd(p));
 }
 
 /* ---- backward ----------------------------------------------------------------- */
@@ -172,7 +172,7 @@ mbr_status mbr_causal_conv1d_bwd(const mbr_causal_conv1d_bwd_params *p) {
     MBR_TRY(check_bwd(p));
     MBR_TRY(mbr__table(&p->call, "causal_conv1d_bwd", &t));
     MBR_TRY(mbr__check_workspace(&p->workspace, t->causal_conv1d_bwd_workspace(p)));
-    return t->causal_conv1d_bwd(p);
+    return mbr__answer_of(t->name, "causal_conv1d_bwd", t->causal_conv1d_bwd(p));
 }
 
 static mbr_status ask_bwd_workspace(const mbr_causal_conv1d_bwd_params *p,
@@ -282,5 +282,5 @@ mbr_status mbr_causal_conv1d_update(const mbr_causal_conv1d_update_params *p) {
     p = given;
     MBR_TRY(check_update(p));
     MBR_TRY(mbr__table(&p->call, "causal_conv1d_update", &t));
-    return t->causal_conv1d_update(p);
+    return mbr__answer_of(t->name, "causal_conv1d_update", t->causal_conv1d_update(p));
 }

@@ -706,13 +706,15 @@ static void null_is_refused(void **state) {
     assert_string_equal(mbr_last_error(), "params is NULL");
 }
 
-static void status_of_the_variant_comes_back(void **state) {
+static void status_of_the_variant_comes_back_with_a_sentence(void **state) {
     (void)state;
     forget_tensors();
     update_params p;
     update_full(&p);
     fake->status = MBR_E_UNSUPPORTED;
     assert_int_equal(mbr_causal_conv1d_update(&p), MBR_E_UNSUPPORTED);
+    assert_string_equal(mbr_last_error(),
+                        "causal_conv1d_update: cpu_scalar answers MBR_E_UNSUPPORTED");
     fake->status = MBR_OK;
 }
 
@@ -837,7 +839,7 @@ int main(void) {
         cmocka_unit_test(newer_caller_is_served_if_its_tail_is_zero),
         cmocka_unit_test(newer_caller_with_a_wish_is_refused),
         cmocka_unit_test(null_is_refused),
-        cmocka_unit_test(status_of_the_variant_comes_back),
+        cmocka_unit_test(status_of_the_variant_comes_back_with_a_sentence),
         cmocka_unit_test(spoilt_forwards_are_caught),
         cmocka_unit_test(spoilt_backwards_are_caught),
         cmocka_unit_test(spoilt_updates_are_caught),

@@ -168,7 +168,7 @@ mbr_status mbr_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     p = given;
     MBR_TRY(check_fwd(p));
     MBR_TRY(mbr__table(&p->call, "selective_scan_fwd", &t));
-    return t->selective_scan_fwd(p);
+    return mbr__answer_of(t->name, "selective_scan_fwd", t->selective_scan_fwd(p));
 }
 
 /* ---- backward ----------------------------------------------------------------- */
@@ -239,7 +239,7 @@ mbr_status mbr_selective_scan_bwd(const mbr_selective_scan_bwd_params *p) {
     MBR_TRY(check_bwd(p));
     MBR_TRY(mbr__table(&p->call, "selective_scan_bwd", &t));
     MBR_TRY(mbr__check_workspace(&p->workspace, t->selective_scan_bwd_workspace(p)));
-    return t->selective_scan_bwd(p);
+    return mbr__answer_of(t->name, "selective_scan_bwd", t->selective_scan_bwd(p));
 }
 
 static mbr_status ask_bwd_workspace(const mbr_selective_scan_bwd_params *p,
