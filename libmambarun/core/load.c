@@ -166,20 +166,29 @@ static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
 
 /* ---- choosing ----------------------------------------------------------------- */
 
-/* What decides about the device's variants, in words. */
-static void describe(const mbr_facts *f, char *out, size_t size) {
-    if (f->device_type == MBR_DEVICE_CPU)
-        snprintf(out, size, "(%s)", f->cpu.name[0] != '\0' ? f->cpu.name : "no name");
+static void name_device(int32_t device_type, int32_t device_id, char out[24]) {
+    if (device_type == MBR_DEVICE_CPU)
+        strcpy(out, "cpu");
     else
-        snprintf(out, size, "(sm_%d, driver API %d.%d)", f->compute_capability,
+        snprintf(out, 24, "cuda:%d", device_id);
+}
+
+/* What decides about the device's variants, in words. */
+static void describe(const mbr_facts *f, char out[96]) {
+    if (f->device_type == MBR_DEVICE_CPU)
+        snprintf(out, 96, "%s", f->cpu.name[0] != '\0' ? f->cpu.name : "no name");
+    else if (f->no_cuda.code != NULL)
+        snprintf(out, 96, "not usable");
+    else
+        snprintf(out, 96, "sm_%d, driver API %d.%d", f->compute_capability,
                  f->driver_api / 1000, f->driver_api % 1000 / 10);
 }
 
 /* A line per row of this kind of device. */
 static void list_verdicts(const mbr_facts *f, const mbr_verdict *verdicts, char *out) {
-    char device[96];
-    describe(f, device, sizeof device);
-    size_t used = (size_t)snprintf(out, MBR_MESSAGE, " %s", device);
+    char facts[96];
+    describe(f, facts);
+    size_t used = (size_t)snprintf(out, MBR_MESSAGE, " (%s)", facts);
     for (size_t i = 0; i < MBR_ROWS; i++)
         if (mbr__rows[i].device_type == f->device_type)
             used += (size_t)snprintf(out + used, MBR_MESSAGE - used, "\n  %-12s  %s",
@@ -190,10 +199,10 @@ _Static_assert(MBR_ROWS * (sizeof(mbr_verdict) + 32) + 512 < MBR_MESSAGE,
                "a message must hold every verdict");
 
 static void trace_verdicts(const mbr_facts *f, const mbr_verdict *verdicts) {
-    char device[96];
-    describe(f, device, sizeof device);
-    mbr__trace("device_type %d, device_id %d: %s", f->device_type, f->device_id,
-               device);
+    char device[24], facts[96];
+    name_device(f->device_type, f->device_id, device);
+    describe(f, facts);
+    mbr__trace("choosing for %s (%s)", device, facts);
     for (size_t i = 0; i < MBR_ROWS; i++)
         if (mbr__rows[i].device_type == f->device_type)
             mbr__trace("%s: %s: %s", mbr__rows[i].name,
@@ -275,9 +284,8 @@ static const choice *choose_once(int32_t device_type, int32_t device_id,
 
 static mbr_status fail(const choice *c, const char *op, int32_t device_type,
                        int32_t device_id) {
-    char device[24] = "cpu";
-    if (device_type == MBR_DEVICE_CUDA)
-        snprintf(device, sizeof device, "cuda:%d", device_id);
+    char device[24];
+    name_device(device_type, device_id, device);
     MBR_FAIL(c->status, "no variant can run %s on %s%s", op, device, c->why_not);
 }
 

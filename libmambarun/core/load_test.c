@@ -392,6 +392,51 @@ static void preload_of_the_cpu_or_of_a_gpu_chooses_now(void **state) {
                 "no variant can run anything on cuda:0 (sm_80, driver API");
 }
 
+/* ---- the trace ---------------------------------------------------------------- */
+
+static void call_under_trace(void *into) {
+    struct found *f = into;
+    const mbr_table *table;
+    int ends[2];
+    if (pipe(ends) != 0 || dup2(ends[1], STDERR_FILENO) < 0)
+        _exit(1);
+    close(ends[1]);
+    setenv("MAMBARUN_TRACE", "1", 1);
+    start(f);
+    f->status = mbr__table(&f->call, "op", &table);
+    mbr__table(&f->call, "op", &table); /* known by now: no line */
+    close(STDERR_FILENO);
+    ssize_t got = read(ends[0], f->message, sizeof f->message - 1);
+    f->message[got > 0 ? got : 0] = '\0';
+}
+
+static void trace_has_a_line_per_probe_verdict_and_load(void **state) {
+    (void)state;
+    struct found f = {.fakes = "second",
+                      .driver = "driver_old",
+                      .settings = "FAKE_CAPABILITY=90 FAKE_API=12000",
+                      .call = {.device_type = MBR_DEVICE_CUDA}};
+    mbr_in_child(call_under_trace, &f, sizeof f);
+    assert_int_equal(f.status, MBR_OK);
+    static const char *const lines[] = {
+        "mambarun: driver lacks cuLibraryLoadData (API 12.0): ",
+        "mambarun: driver: " MBR_TEST_FAKES "/driver_old/libcuda.so.1, API 12.0\n",
+        "mambarun: cuda:0: Fake GPU 0, sm_90, 100 multiprocessors\n",
+        "mambarun: choosing for cuda:0 (sm_90, driver API 12.0)\n",
+        "mambarun: cuda13_sm110: refused: needs sm_110, device is sm_90\n",
+        "mambarun: cuda12_sm90: accepted: cubin for sm_90, which runs on sm_90\n",
+        "mambarun: cuda12_sm90: refused: was built together with another libmambarun",
+        "mambarun: cuda11_ptx80 (ptx): opened " MBR_TEST_FAKES
+        "/second/libmambarun_cuda11_ptx80.so\n",
+    };
+    const char *rest = f.message;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        assert_says(rest, lines[i]);
+        rest = strstr(rest, lines[i]) + 1;
+    }
+    assert_null(strstr(rest, "mambarun: ")); /* the last line was the last */
+}
+
 /* ---- threads ------------------------------------------------------------------ */
 
 struct race {
@@ -446,6 +491,7 @@ static void threads_that_ask_at_once_get_one_answer(void **state) {
 int main(void) {
     unsetenv("MAMBARUN_PATH");
     unsetenv("MAMBARUN_VARIANT");
+    unsetenv("MAMBARUN_TRACE");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_variant_is_opened_and_named),
         cmocka_unit_test(best_variant_of_this_processor_is_taken),
@@ -468,6 +514,7 @@ int main(void) {
         cmocka_unit_test(variant_beyond_the_last_is_refused),
         cmocka_unit_test(variant_info_without_size_or_device_is_refused),
         cmocka_unit_test(preload_of_the_cpu_or_of_a_gpu_chooses_now),
+        cmocka_unit_test(trace_has_a_line_per_probe_verdict_and_load),
         cmocka_unit_test(threads_that_ask_at_once_get_one_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
