@@ -56,14 +56,14 @@ static void convolve(const stream *s, const taps *w, const float *x, const int32
                      int64_t steps, float *y) {
     const cut *k = s->cut;
     const int64_t units = units_of(k, s->channels), n = vectors_of(k->lanes, steps);
-#define CONVOLVE(l, width)                                                               \
-    if (ids && s->silu)                                                                  \
-        convolve_as(k, l, width, 1, w, x, ids, units, n, y);                             \
-    else if (ids)                                                                        \
-        convolve_as(k, l, width, 0, w, x, ids, units, n, y);                             \
-    else if (s->silu)                                                                    \
-        convolve_as(k, l, width, 1, w, x, NULL, units, n, y);                            \
-    else                                                                                 \
+#define CONVOLVE(l, width)                                                             \
+    if (ids && s->silu)                                                                \
+        convolve_as(k, l, width, 1, w, x, ids, units, n, y);                           \
+    else if (ids)                                                                      \
+        convolve_as(k, l, width, 0, w, x, ids, units, n, y);                           \
+    else if (s->silu)                                                                  \
+        convolve_as(k, l, width, 1, w, x, NULL, units, n, y);                          \
+    else                                                                               \
         convolve_as(k, l, width, 0, w, x, NULL, units, n, y)
     FOR_THIS_CUT(k, CONVOLVE)
 #undef CONVOLVE
@@ -162,8 +162,8 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
     /* A segment needs the end of the one before: not if out has been written there. */
     f.segments = p->out.data == p->x.data ? 1 : quotient_up(seqlen, SEGMENT);
     const int64_t tasks = batch * blocks_of(&f.cut) * f.segments;
-    mbr__parallel(workers_for(&p->call, tasks, batch * dim * seqlen), tasks, forward_task,
-                  &f);
+    mbr__parallel(workers_for(&p->call, tasks, batch * dim * seqlen), tasks,
+                  forward_task, &f);
     return MBR_OK;
 }
 
@@ -191,10 +191,11 @@ static void begin_update(const stream *s, scratch *m, v_plane state, int64_t len
     const int64_t kept = s->cut->width - 1, wrapped = larger(kept - end, 0);
     float *x = column_0(s->cut, m->x);
     if (wrapped)
-        load_tile(s->cut, x, 0, v_move(state, 0, length - wrapped), s->channels, wrapped);
+        load_tile(s->cut, x, 0, v_move(state, 0, length - wrapped), s->channels,
+                  wrapped);
     if (wrapped < kept)
-        load_tile(s->cut, x, wrapped, v_move(state, 0, end - kept + wrapped), s->channels,
-                  kept - wrapped);
+        load_tile(s->cut, x, wrapped, v_move(state, 0, end - kept + wrapped),
+                  s->channels, kept - wrapped);
 }
 
 /* state <- the last columns of (state, x). */
@@ -233,7 +234,8 @@ static void update_task(void *arg, int64_t task, int32_t worker) {
                       .row = b,
                       .channels = smaller(k->channels, k->dim - c),
                       .silu = p->silu_activation != 0};
-    const int64_t row = p->conv_state_indices.data ? int_at(&p->conv_state_indices, b) : b;
+    const int64_t row =
+        p->conv_state_indices.data ? int_at(&p->conv_state_indices, b) : b;
     if (row < 0) {
         write_zeros(&s);
         return;
@@ -258,7 +260,7 @@ mbr_status mbr_impl_causal_conv1d_update(const mbr_causal_conv1d_update_params *
     const int64_t batch = p->x.shape[0], dim = p->x.shape[1], seqlen = p->x.shape[2];
     update f = {.p = p, .cut = cut_planes(&p->x, (int)p->weight.shape[1], seqlen)};
     const int64_t tasks = batch * blocks_of(&f.cut);
-    mbr__parallel(workers_for(&p->call, tasks, batch * dim * seqlen), tasks, update_task,
-                  &f);
+    mbr__parallel(workers_for(&p->call, tasks, batch * dim * seqlen), tasks,
+                  update_task, &f);
     return MBR_OK;
 }

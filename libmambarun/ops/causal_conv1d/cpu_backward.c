@@ -24,7 +24,8 @@ enum { MAX_GROUPS = 64 };
 typedef struct backward {
     const mbr_causal_conv1d_bwd_params *p;
     cut cut;
-    int64_t segments, items, groups; /* item: a segment of a batch row; group: a task's */
+    int64_t segments, items,
+        groups; /* item: a segment of a batch row; group: a task's */
 } backward;
 
 /* Sums of a task: [k][channel], the bias at k = W. */
@@ -76,7 +77,8 @@ V_INLINE void add_sums(lanes l, int width, const vf *sum, int64_t u, sums total)
         if (l == TIME_LANES)
             total[j][u] += v_sum(sum[j]);
         else
-            v_store(&total[j][u * VW], V_F32, v_load(&total[j][u * VW], V_F32) + sum[j]);
+            v_store(&total[j][u * VW], V_F32,
+                    v_load(&total[j][u * VW], V_F32) + sum[j]);
 }
 
 /* x is at column 0, g at column W - 1, steps columns of dout are there; those up to
@@ -116,14 +118,14 @@ static void differentiate(const stream *s, const taps *w, const float *x, float 
     const cut *k = &s->f->cut;
     const int64_t units = units_of(k, s->channels);
     const int silu = s->f->p->silu_activation != 0;
-#define DIFFERENTIATE(l, width)                                                          \
-    if (ids && silu)                                                                     \
-        differentiate_as(k, l, width, 1, w, x, g, ids, units, steps, vectors, total);    \
-    else if (ids)                                                                        \
-        differentiate_as(k, l, width, 0, w, x, g, ids, units, steps, vectors, total);    \
-    else if (silu)                                                                       \
-        differentiate_as(k, l, width, 1, w, x, g, NULL, units, steps, vectors, total);   \
-    else                                                                                 \
+#define DIFFERENTIATE(l, width)                                                        \
+    if (ids && silu)                                                                   \
+        differentiate_as(k, l, width, 1, w, x, g, ids, units, steps, vectors, total);  \
+    else if (ids)                                                                      \
+        differentiate_as(k, l, width, 0, w, x, g, ids, units, steps, vectors, total);  \
+    else if (silu)                                                                     \
+        differentiate_as(k, l, width, 1, w, x, g, NULL, units, steps, vectors, total); \
+    else                                                                               \
         differentiate_as(k, l, width, 0, w, x, g, NULL, units, steps, vectors, total)
     FOR_THIS_CUT(k, DIFFERENTIATE)
 #undef DIFFERENTIATE
@@ -151,14 +153,14 @@ V_INLINE void transpose_as(const cut *k, lanes l, int width, const taps *all,
     }
 }
 
-static void transpose(const stream *s, const taps *w, const float *g, const int32_t *ids,
-                      int64_t vectors, float *dx) {
+static void transpose(const stream *s, const taps *w, const float *g,
+                      const int32_t *ids, int64_t vectors, float *dx) {
     const cut *k = &s->f->cut;
     const int64_t units = units_of(k, s->channels);
-#define TRANSPOSE(l, width)                                                              \
-    if (ids)                                                                             \
-        transpose_as(k, l, width, w, g, ids, units, vectors, dx);                        \
-    else                                                                                 \
+#define TRANSPOSE(l, width)                                                            \
+    if (ids)                                                                           \
+        transpose_as(k, l, width, w, g, ids, units, vectors, dx);                      \
+    else                                                                               \
         transpose_as(k, l, width, w, g, NULL, units, vectors, dx)
     FOR_THIS_CUT(k, TRANSPOSE)
 #undef TRANSPOSE
@@ -170,9 +172,8 @@ static void add_final(const stream *s, float *dx, int64_t t, int64_t steps) {
     const int64_t L = k->seqlen;
     for (int64_t j = larger(L - t, 0); j < steps; j++)
         for (int64_t c = 0; c < s->channels; c++) {
-            int64_t i = k->lanes == TIME_LANES
-                            ? c * k->unit + j
-                            : c / VW * k->unit + j * VW + c % VW;
+            int64_t i = k->lanes == TIME_LANES ? c * k->unit + j
+                                               : c / VW * k->unit + j * VW + c % VW;
             dx[i] += v_load_one(v_move(s->dfinal, c, t + j - L).data, s->dfinal.type);
         }
 }
@@ -234,7 +235,8 @@ static void begin_gradient(const stream *s, scratch *m, int64_t t) {
     carry_history(k, g, units, kept);
 }
 
-static void differentiate_segment(const stream *s, scratch *m, int64_t from, int64_t to) {
+static void differentiate_segment(const stream *s, scratch *m, int64_t from,
+                                  int64_t to) {
     const cut *k = &s->f->cut;
     const int64_t units = units_of(k, s->channels);
     float *x = column_0(k, m->x), *g = column_0(k, m->g);

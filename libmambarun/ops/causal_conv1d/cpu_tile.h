@@ -23,8 +23,9 @@
 enum {
     MAX_WIDTH = 4,
     MAX_CHANNELS = 64,
-    MAX_STEPS = 512,
-    TILE = 4096, /* elements: two or three tiles stay in the first cache */
+    MAX_STEPS = 512, /* with TIME_LANES */
+    MAX_ROWS = 128,  /* with CHANNEL_LANES: backward adds up so many numbers in a row */
+    TILE = 4096,     /* elements: two or three tiles stay in the first cache */
     TILE_FLOATS = TILE + MAX_CHANNELS * VW,
     MAX_IDS = MAX_STEPS + VW + MAX_WIDTH,
     SEGMENT = 2 * MAX_STEPS, /* times of one task */
@@ -62,15 +63,15 @@ V_INLINE int64_t quotient_up(int64_t a, int64_t b) {
 static inline cut cut_planes(const mbr_tensor *x, int width, int64_t columns) {
     cut k = {.width = width, .dim = x->shape[1], .seqlen = x->shape[2]};
     int channels_adjoin = x->stride[1] == 1 && x->stride[2] != 1;
-    k.lanes = k.seqlen < VW || (k.dim >= VW && channels_adjoin) ? CHANNEL_LANES
-                                                                : TIME_LANES;
+    k.lanes =
+        k.seqlen < VW || (k.dim >= VW && channels_adjoin) ? CHANNEL_LANES : TIME_LANES;
     if (k.lanes == TIME_LANES) {
         k.steps = smaller(quotient_up(columns, VW) * VW, MAX_STEPS);
         k.channels = smaller(TILE / k.steps, MAX_CHANNELS);
         k.unit = k.steps + VW;
     } else {
         k.channels = smaller(quotient_up(k.dim, VW) * VW, MAX_CHANNELS);
-        k.steps = smaller(smaller(columns, TILE / k.channels), MAX_STEPS);
+        k.steps = smaller(smaller(columns, TILE / k.channels), MAX_ROWS);
         k.unit = (k.steps + k.width - 1) * VW;
     }
     return k;
@@ -130,8 +131,8 @@ V_INLINE void load_rows(float *tile, int64_t unit, v_plane p, int64_t channels,
 
 /* Columns at .. at + steps of a tile <- the first channels and steps of p. Up to the
  * end of the last vector what lies behind becomes 0. */
-V_CALL void load_tile(const cut *k, float *tile, int64_t at, v_plane p, int64_t channels,
-                      int64_t steps) {
+V_CALL void load_tile(const cut *k, float *tile, int64_t at, v_plane p,
+                      int64_t channels, int64_t steps) {
     if (k->lanes == CHANNEL_LANES) {
         for (int64_t c = 0; c < channels; c += VW, tile += k->unit)
             v_tile_load((vf *)(tile + at * VW), v_move(p, c, 0),
@@ -199,7 +200,8 @@ static inline void carry_history(const cut *k, float *tile, int64_t units,
                                  int64_t steps) {
     const int64_t tap = tap_of(k->lanes);
     for (int64_t u = 0; u < units; u++, tile += k->unit)
-        memmove(tile, tile + steps * tap, (size_t)((k->width - 1) * tap) * sizeof *tile);
+        memmove(tile, tile + steps * tap,
+                (size_t)((k->width - 1) * tap) * sizeof *tile);
 }
 
 /* Weights and bias of channels c .. c + channels. */
@@ -271,14 +273,26 @@ V_INLINE vf add_taps(vf sum, const vf *w, int width, const float *x, int64_t tap
 }
 
 /* CALL(lanes, width) with both as constants, which is what makes the kernels fast. */
-#define FOR_THIS_CUT(k, CALL)                                                            \
-    switch ((k)->lanes * 8 + (k)->width) {                                               \
-    case TIME_LANES * 8 + 2: CALL(TIME_LANES, 2); break;                                 \
-    case TIME_LANES * 8 + 3: CALL(TIME_LANES, 3); break;                                 \
-    case TIME_LANES * 8 + 4: CALL(TIME_LANES, 4); break;                                 \
-    case CHANNEL_LANES * 8 + 2: CALL(CHANNEL_LANES, 2); break;                           \
-    case CHANNEL_LANES * 8 + 3: CALL(CHANNEL_LANES, 3); break;                           \
-    case CHANNEL_LANES * 8 + 4: CALL(CHANNEL_LANES, 4); break;                           \
+#define FOR_THIS_CUT(k, CALL)                                                          \
+    switch ((k)->lanes * 8 + (k)->width) {                                             \
+    case TIME_LANES * 8 + 2:                                                           \
+        CALL(TIME_LANES, 2);                                                           \
+        break;                                                                         \
+    case TIME_LANES * 8 + 3:                                                           \
+        CALL(TIME_LANES, 3);                                                           \
+        break;                                                                         \
+    case TIME_LANES * 8 + 4:                                                           \
+        CALL(TIME_LANES, 4);                                                           \
+        break;                                                                         \
+    case CHANNEL_LANES * 8 + 2:                                                        \
+        CALL(CHANNEL_LANES, 2);                                                        \
+        break;                                                                         \
+    case CHANNEL_LANES * 8 + 3:                                                        \
+        CALL(CHANNEL_LANES, 3);                                                        \
+        break;                                                                         \
+    case CHANNEL_LANES * 8 + 4:                                                        \
+        CALL(CHANNEL_LANES, 4);                                                        \
+        break;                                                                         \
     }
 
 #endif
