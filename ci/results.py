@@ -18,6 +18,7 @@ import xml.etree.ElementTree as ET
 
 Case = collections.namedtuple("Case", "name outcome text")
 OUTCOMES = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+MOST = 20  # failures shown
 
 
 def outcome(element: ET.Element) -> tuple[str, str]:
@@ -64,9 +65,11 @@ def main(status: str, report: str, details: str = "") -> None:
         found.append(Case("the runner itself", "failed", f"exit status {status}"))
     if not found:
         found.append(Case("the runner itself", "failed", "it ran no test"))
-    for case in found:
-        if case.outcome == "failed":
-            print(f"    FAILED {case.name}: {case.text[:200]}", file=sys.stderr)
+    failures = [case for case in found if case.outcome == "failed"]
+    for case in failures[:MOST]:
+        print(f"    FAILED {case.name}: {case.text[:200]}", file=sys.stderr)
+    if len(failures) > MOST:
+        print(f"    and {len(failures) - MOST} more, see {report}", file=sys.stderr)
     reasons = collections.Counter(c.text for c in found if c.outcome == "skipped")
     for reason, count in reasons.most_common():
         print(f"    skipped {count}: {reason[:200]}", file=sys.stderr)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """layout.py - the shim's field rows are the C structs, proven by the compiler.
 
-Each params struct that the shim packs becomes a list of _Static_asserts: its size, and
+Each struct that the shim packs or reads becomes a list of _Static_asserts: its size, and
 the offset and size of every field by its path in C. As the rows leave no gaps, a field
 that only C has shows as a wrong offset of the next one.
 """
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import importlib
 import os
 import pathlib
@@ -19,8 +21,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "shim"))
 
 
-def packed_structs() -> dict:
-    """Entry point -> its Params, from every op of the shim."""
+Struct = collections.namedtuple("Struct", "size fields")  # (path, offset, size)...
+
+
+def params_structs() -> dict[str, Struct]:
+    """The params struct of every entry point that the shim has."""
     from mambarun._lib import Params
 
     found = {}
@@ -28,19 +33,35 @@ def packed_structs() -> dict:
         module = importlib.import_module(f"mambarun.ops.{path.stem}")
         for value in vars(module).values():
             if isinstance(value, Params):
-                found[value.op] = value
+                name = f"mbr_{value.op}_params"
+                found[name] = Struct(value.size, list(value.fields()))
     return found
 
 
-def assertions(structs: dict) -> list[str]:
+def answer_structs() -> dict[str, Struct]:
+    """What the library fills in: VariantInfo is mbr_variant_info, and so on."""
+    from mambarun import _info
+
+    found = {}
+    for name, value in vars(_info).items():
+        if isinstance(value, type) and issubclass(value, ctypes.Structure):
+            fields = [
+                (field, getattr(value, field).offset, getattr(value, field).size)
+                for field, _ in value._fields_
+            ]
+            snake = re.sub(r"(?=[A-Z])", "_", name).lower()
+            found["mbr" + snake] = Struct(ctypes.sizeof(value), fields)
+    return found
+
+
+def assertions(structs: dict[str, Struct]) -> list[str]:
     lines = []
-    for op, params in structs.items():
-        struct = f"mbr_{op}_params"
+    for struct, (whole, fields) in structs.items():
         lines.append(
-            f"_Static_assert(sizeof({struct}) == {params.size}, "
-            f'"sizeof({struct}) is not {params.size} as in Python");'
+            f"_Static_assert(sizeof({struct}) == {whole}, "
+            f'"sizeof({struct}) is not {whole} as in Python");'
         )
-        for path, offset, size in params.fields():
+        for path, offset, size in fields:
             lines.append(
                 f"_Static_assert(offsetof({struct}, {path}) == {offset} && "
                 f"sizeof((({struct} *)0)->{path}) == {size}, "
@@ -63,10 +84,14 @@ def compile_errors(lines: list[str]) -> list[str]:
 
 
 def main() -> int:
-    structs = packed_structs()
+    structs = {**params_structs(), **answer_structs()}
     rows = (ROOT / "libmambarun/ops/ops.def").read_text()
     entries = re.findall(r"^MBR_OP\((\w+)\)", rows, re.M)
-    wrong = [f"no field rows in Python for {e}" for e in entries if e not in structs]
+    wrong = [
+        f"no field rows in Python for {entry}"
+        for entry in entries
+        if f"mbr_{entry}_params" not in structs
+    ]
     lines = assertions(structs)
     wrong += compile_errors(lines)
     for line in wrong:
