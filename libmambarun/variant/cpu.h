@@ -38,6 +38,13 @@ typedef uint16_t vh __attribute__((vector_size(2 * VW), may_alias));
 #define V_INLINE static inline __attribute__((always_inline, unused))
 #define V_CALL static __attribute__((noinline, unused))
 
+/* Before a loop of constant length whose arrays are meant to live in registers. */
+#if defined(__clang__)
+#define V_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define V_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* V_SHUFFLE(a, b, i...): lane k of the result is lane i_k of a and b laid end to end.
  * gcc has the first form from 12 on, clang has no other. */
 #if defined(__has_builtin)
@@ -141,6 +148,8 @@ V_INLINE void v_flush_end(uint32_t mode) {
  * the exponent field of 2^(n-1). */
 #define V_ROUND (0x1.8p23f + 126.0f)
 
+#define V_LOG2E 1.44269504f
+
 /* 2^x, relative error 2e-7. x = n + r, n the nearest integer; p(r) has degree 5 and
  * p(0) = 1 exactly, so that 1 - 2^x stays right for tiny x, of which slow decays are
  * made. NaN stays, overflow gives inf, underflow 0. Users: the scan's decays. */
@@ -163,35 +172,49 @@ V_INLINE vf v_exp2(vf x) {
 #endif
 }
 
-/* e^x, relative error 2e-7; special values as v_exp2. Users: gates, softplus. */
-V_INLINE vf v_exp(vf x) {
-    const vf round = v_set(V_ROUND), log2e = v_set(1.44269504f);
+/* e^x = (1 + m) s: m = e^r - 1 for the rest r of x, and half of s, a power of two. */
+V_INLINE vf v_exp_parts(vf x, vf *half_s) {
+    const vf round = v_set(V_ROUND), log2e = v_set(V_LOG2E);
     const vf ln2 = v_set(0x1.62e4p-1f), ln2_rest = v_set(0x1.7f7d1cp-20f);
     x = v_at_most(89.5f, v_at_least(-87.5f, x));
     vf n = x * log2e + round;
     vf k = n - round;
-    vf r = x - k * ln2; /* exact: ln2 has 15 bits */
+    vf r = x - k * ln2; /* exact: this ln2 has 15 bits */
     r = r - k * ln2_rest;
+    *half_s = (vf)((vu)n << 23);
     /* Minimax for the relative error of (e^r - 1) / r on [-ln2 / 2, ln2 / 2]. */
     vf p = v_set(0.0013888873f) * r + v_set(0.00836914f);
     p = ((p * r + v_set(0.041667137f)) * r + v_set(0.16666506f)) * r + v_set(0.49999997f);
-    p = (p * r + v_set(1.0f)) * r + v_set(1.0f);
-    return (p + p) * (vf)((vu)n << 23);
+    return (p * r + v_set(1.0f)) * r;
+}
+
+/* e^x, relative error 1e-7; special values as v_exp2. Users: gates, softplus. */
+V_INLINE vf v_exp(vf x) {
+    vf half_s, m = v_exp_parts(x, &half_s);
+    m = m + v_set(1.0f);
+    return (m + m) * half_s;
 }
 
 /* log(1 + e^x), relative error 3e-7 everywhere. Above 20 it is x in fp32 as well, so
  * upstream's switch there needs no branch. Users: the scan's delta. */
 V_INLINE vf v_softplus(vf x) {
     vf e = v_exp((vf)((vu)x | v_setu(0x80000000u))); /* of -|x|: at most 1 */
-    /* log1p(e) = 2 atanh(s); minimax for atanh(s) / s in s^2 on [0, 1/9]. */
-    vf s = e / (e + v_set(2.0f));
-    vf q = s * s;
-    vf p = v_set(0.14089169f) * q + v_set(0.139803f);
-    p = ((p * q + v_set(0.20012455f)) * q + v_set(0.33333158f)) * q + v_set(1.0f);
-    return v_at_least(0.0f, x) + (s + s) * p;
+    /* Minimax for the relative error of log1p(e) / e on [0, 1], 1 at 0. */
+    vf p = v_set(0.0053648236f) * e + v_set(-0.03006579f);
+    p = ((p * e + v_set(0.07920453f)) * e + v_set(-0.13753802f)) * e + v_set(0.19153655f);
+    p = ((p * e + v_set(-0.24857163f)) * e + v_set(0.33321324f)) * e + v_set(-0.49999648f);
+    return v_at_least(0.0f, x) + (p * e + v_set(1.0f)) * e;
 }
 
-/* 1 / (1 + e^-x), the derivative of softplus too. Users: gates, the scan's backward. */
+/* The slope of softplus where its value is y: 1 - e^-y, right to 2e-7 for small y too.
+ * Users: the scan's ddelta. */
+V_INLINE vf v_softplus_slope(vf y) {
+    vf half_s, m = v_exp_parts(-y, &half_s);
+    vf s = half_s + half_s;
+    return (v_set(1.0f) - s) - m * s;
+}
+
+/* 1 / (1 + e^-x). Users: backward of the gates. */
 V_INLINE vf v_sigmoid(vf x) {
     return v_set(1.0f) / (v_set(1.0f) + v_exp(-x));
 }
@@ -199,6 +222,27 @@ V_INLINE vf v_sigmoid(vf x) {
 /* x / (1 + e^-x). Users: both ops' gates. */
 V_INLINE vf v_silu(vf x) {
     return x / (v_set(1.0f) + v_exp(-x));
+}
+
+/* sin x and cos x, absolute error 1e-7 for |x| up to 1e5; beyond, where a float's own
+ * error exceeds a turn before long, something in [-1, 1]. Users: decays of a complex A. */
+V_INLINE void v_sincos(vf x, vf *sine, vf *cosine) {
+    const vf round = v_set(0x1.8p23f), one = v_set(1.0f);
+    vf n = x * v_set(0.636619772f) + round;
+    vu quarter = (vu)n;
+    n = n - round;
+    vf r = x - n * v_set(0x1.92p0f); /* pi / 2 in three parts */
+    r = r - n * v_set(0x1.fb4p-12f);
+    r = r - n * v_set(0x1.4442d2p-24f);
+    r = v_at_most(1.0f, v_at_least(-1.0f, r));
+    vf q = r * r;
+    vf s = (v_set(-0.00019516978f) * q + v_set(0.008332176f)) * q + v_set(-0.16666655f);
+    s = s * q * r + r;
+    vf c = (v_set(2.443809e-5f) * q + v_set(-0.0013887364f)) * q + v_set(0.041666646f);
+    c = (c * q + v_set(-0.5f)) * q + one;
+    vi odd = (quarter & 1) != 0;
+    *sine = (vf)(v_select(odd, (vu)c, (vu)s) ^ (quarter & 2) << 30);
+    *cosine = (vf)(v_select(odd, (vu)s, (vu)c) ^ ((quarter + 1) & 2) << 30);
 }
 
 /* ---- dtypes --------------------------------------------------------------------- */
@@ -396,6 +440,16 @@ V_INLINE void v_transpose(vf *r) {
 #endif
 }
 
+/* Lane k of the result is the sum of the lanes of r[k], added as a tree in a fixed
+ * order; destroys r. Users: sums over channels, VW of them at a time. */
+V_INLINE vf v_sums(vf *r) {
+    v_transpose(r);
+    for (int w = VW / 2; w; w /= 2)
+        for (int i = 0; i < w; i++)
+            r[i] += r[i + w];
+    return r[0];
+}
+
 V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int type) {
     const int size = v_bytes(type);
     if (p.step == size) { /* time runs along memory: rows are lanes, transpose */
@@ -459,6 +513,23 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
         v_store(row, type, tile[t]);
         for (int i = 0; i < VW && i < lanes; i++)
             memcpy(p.data + i * p.lane, row + i * size, (size_t)size);
+    }
+}
+
+/* Asks for the memory of a tile ahead of its use. Rows far apart, a few cache lines of
+ * each, are what the processor's own prefetcher does not see coming. Users: the scan. */
+V_CALL void v_tile_prefetch(v_plane p, int lanes, int64_t steps) {
+    const int64_t size = v_bytes(p.type);
+    const int along_steps = p.step == size;
+    if (!along_steps && p.lane != size)
+        return;
+    const int64_t rows = along_steps ? lanes : steps;
+    const int64_t pitch = along_steps ? p.lane : p.step;
+    const int64_t bytes = (along_steps ? steps : lanes) * size;
+    for (int64_t r = 0; r < rows; r++, p.data += pitch) {
+        for (int64_t i = 0; i < bytes; i += 64)
+            __builtin_prefetch(p.data + i);
+        __builtin_prefetch(p.data + bytes - 1);
     }
 }
 
