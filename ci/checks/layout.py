@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """layout.py - the shim's field rows are the C structs, proven by the compiler.
 
-Each struct that the shim packs or reads becomes a list of _Static_asserts: its size, and
-the offset and size of every field by its path in C. As the rows leave no gaps, a field
-that only C has shows as a wrong offset of the next one.
+Each struct that the shim packs or reads becomes a list of _Static_asserts: its size,
+and the offset and size of every field by its path in C. As the rows leave no gaps, a
+field that only C has shows as a wrong offset of the next one.
 """
 
 from __future__ import annotations
