@@ -388,8 +388,10 @@ _library: ctypes.CDLL | None = None
 
 def find() -> str:
     """Path of libmambarun.so. ImportError, also warned, if there is none."""
-    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_lib")
-    folders = [folder for folder in (os.environ.get("MAMBARUN_PATH"), here) if folder]
+    package = sys.modules[__package__].__path__  # an editable install has two folders
+    named = os.environ.get("MAMBARUN_PATH")
+    folders = [named] if named else []
+    folders += [os.path.join(folder, "_lib") for folder in package]
     for folder in folders:
         path = os.path.join(folder, _NAME)
         if os.path.isfile(path):
