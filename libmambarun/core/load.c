@@ -101,11 +101,12 @@ __attribute__((format(printf, 2, 3))) static bool refuse(mbr_verdict *v,
     return v->accepted = false;
 }
 
-/* The end of a path that is too long for a reason. */
-static const char *tail(const char *path) {
+/* The same about the file at path, of which a reason has room for the end only. */
+static bool refuse_file(mbr_verdict *v, const char *path, const char *what,
+                        const char *name) {
     enum { LONGEST = 150 };
-    size_t length = strlen(path);
-    return length > LONGEST ? path + length - LONGEST : path;
+    size_t length = strlen(path), cut = length > LONGEST ? length - LONGEST : 0;
+    return refuse(v, "%s%s: %s%s", what, name, cut > 0 ? "..." : "", path + cut);
 }
 
 /* What select says, and whether the file is there. */
@@ -116,7 +117,7 @@ static mbr_status judge(const mbr_facts *f, mbr_verdict out[MBR_ROWS]) {
     mbr_status s = mbr__select(f, forced, out);
     for (size_t i = 0; i < MBR_ROWS; i++)
         if (out[i].accepted && !mbr__dl_exists(mbr__variant_path(i)))
-            refuse(&out[i], "not installed: %s", tail(mbr__variant_path(i)));
+            refuse_file(&out[i], mbr__variant_path(i), "not installed", "");
     return s;
 }
 
@@ -145,21 +146,21 @@ static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
     mbr_variant_entry_fn *entry;
     void *address = mbr__dl_symbol(library, "mbr_variant_entry");
     if (address == NULL)
-        return refuse(v, "has no mbr_variant_entry: %s", tail(path));
+        return refuse_file(v, path, "has no ", "mbr_variant_entry");
     memcpy(&entry, &address, sizeof entry);
     const mbr_driver *driver =
         row->device_type == MBR_DEVICE_CUDA ? &mbr__driver()->table : NULL;
     mbr_table table = {0};
     int answer = entry(MBR_STAMP, sizeof table, driver, &table);
     if (answer != MBR_ENTRY_OK)
-        return refuse(v, "%s: %s", entry_answer(answer), tail(path));
+        return refuse_file(v, path, entry_answer(answer), "");
     /* A renamed file would bring instructions that nobody asked the processor for. */
     if (table.name == NULL || strcmp(table.name, row->name) != 0)
-        return refuse(v, "calls itself %s: %s",
-                      table.name != NULL ? table.name : "nothing", tail(path));
+        return refuse_file(v, path, "calls itself ",
+                           table.name != NULL ? table.name : "nothing");
     const char *lacking = mbr__table_lacks(&table);
     if (lacking != NULL)
-        return refuse(v, "lacks %s: %s", lacking, tail(path));
+        return refuse_file(v, path, "lacks ", lacking);
     *out = table;
     return true;
 }

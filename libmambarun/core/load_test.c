@@ -18,12 +18,14 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { THREADS = 16 };
 
 /* What one process with one folder of fakes found. First members: how to start. */
 struct found {
     const char *fakes;    /* folder that MAMBARUN_PATH names; NULL: it is not set */
+    const char *path;     /* or MAMBARUN_PATH itself */
     const char *forced;   /* MAMBARUN_VARIANT */
     const char *driver;   /* folder of a fake driver; NULL: no call for CUDA is made */
     const char *settings; /* NAME=value NAME=value for the driver */
@@ -57,7 +59,7 @@ static void set_or_unset(const char *variable, const char *value) {
 static void start(const struct found *f) {
     char path[512];
     snprintf(path, sizeof path, MBR_TEST_FAKES "/%s", f->fakes != NULL ? f->fakes : "");
-    set_or_unset("MAMBARUN_PATH", f->fakes != NULL ? path : NULL);
+    set_or_unset("MAMBARUN_PATH", f->fakes != NULL ? path : f->path);
     set_or_unset("MAMBARUN_VARIANT", f->forced);
     mbr_set_variables(f->settings);
     if (f->driver != NULL) {
@@ -345,6 +347,27 @@ static void shared_library_finds_its_own_folder(void **state) {
     assert_string_equal(info.path, MBR_TEST_LIB "/libmambarun_cpu_scalar.so");
 }
 
+/* Not from the fakes' folder: its path may be short. */
+static void end_of_a_long_path_is_in_the_reason(void **state) {
+    (void)state;
+    char folder[256] = "/tmp/load_test_XXXXXX", file[320], want[320];
+    assert_non_null(mkdtemp(folder));
+    size_t used = strlen(folder);
+    snprintf(folder + used, sizeof folder - used, "/%0150d", 0);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(file, sizeof file, "%s/libmambarun_cpu_scalar.so", folder);
+    assert_int_equal(
+        symlink(MBR_TEST_FAKES "/no_entry/libmambarun_cpu_scalar.so", file), 0);
+    struct found *f = ON_CPU(.path = folder, .forced = "cpu_scalar");
+    snprintf(want, sizeof want, "has no mbr_variant_entry: ...%s",
+             file + strlen(file) - 150);
+    assert_string_equal(row(f->after, "cpu_scalar")->reason, want);
+    unlink(file);
+    rmdir(folder);
+    folder[used] = '\0';
+    rmdir(folder);
+}
+
 /* ---- questions ---------------------------------------------------------------- */
 
 static void variant_beyond_the_last_is_refused(void **state) {
@@ -511,6 +534,7 @@ int main(void) {
         cmocka_unit_test(file_in_mambarun_path_comes_first),
         cmocka_unit_test(without_it_files_lie_beside_the_library),
         cmocka_unit_test(shared_library_finds_its_own_folder),
+        cmocka_unit_test(end_of_a_long_path_is_in_the_reason),
         cmocka_unit_test(variant_beyond_the_last_is_refused),
         cmocka_unit_test(variant_info_without_size_or_device_is_refused),
         cmocka_unit_test(preload_of_the_cpu_or_of_a_gpu_chooses_now),
