@@ -162,7 +162,8 @@ check "vmamba_digits --check" python examples/vmamba_digits.py --check
 check "mamba_text --check" python examples/mamba_text.py --check
 
 rm -rf "$wheels"
-check wheel pip wheel -q --no-deps --wheel-dir "$wheels" .
+check "pip wheel ." pip wheel -q --no-deps --wheel-dir "$wheels" .
+check wheel.py python ci/checks/wheel.py "$wheels"/mambarun-*.whl
 other_python 3.8 1.12.1
 other_python 3.13 2.14.1
 

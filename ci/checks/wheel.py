@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wheel.py FILE - the wheel holds what it should, and works in a clean environment.
+
+One wheel for every Python, with the library, the CPU variants of the manifest that fit
+this processor family and nothing of the tests; then it is installed with nothing beside
+it, no torch either, and asked who supplies each module.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+ASK = """
+import sys, mambarun
+info = mambarun.info()
+for module in info["modules"]:
+    __import__(module["name"])
+    assert module["supplier"] == "mambarun", module
+assert "torch" not in sys.modules
+mambarun.preload("cpu")
+print(info["version"], mambarun.info()["cpu_variant"])
+"""
+
+
+def wanted() -> set[str]:
+    """Files that must be in the wheel, beside the package's own modules."""
+    manifest = (ROOT / "libmambarun/manifest.def").read_text()
+    rows = re.findall(r"^MBR_CPU_VARIANT\((\w+),\s*(\w+)\)", manifest, re.M)
+    baseline_only = platform.machine() not in ("x86_64", "AMD64")
+    files = {"mambarun.pth", "mambarun.start", "mambarun/py.typed"}
+    files.add("mambarun/_lib/libmambarun.so")
+    for name, isa in rows:
+        if isa == "SCALAR" or not baseline_only:
+            files.add(f"mambarun/_lib/libmambarun_{name}.so")
+    for standin in (ROOT / "shim/standins").iterdir():
+        files |= {f"{standin.name}/__init__.py", f"{standin.name}/__init__.pyi"}
+    for module in (ROOT / "shim/mambarun").rglob("*.py"):
+        files.add(str(module.relative_to(ROOT / "shim")))
+    return files
+
+
+def contents(wheel: pathlib.Path) -> list[str]:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    found = {name for name in names if ".dist-info/" not in name}
+    wrong = [f"{wheel.name}: lacks {name}" for name in sorted(wanted() - found)]
+    wrong += [f"{wheel.name}: has {name}" for name in sorted(found - wanted())]
+    if not re.fullmatch(r"mambarun-[\d.]+-py3-none-\w+\.whl", wheel.name):
+        wrong.append(f"{wheel.name}: is not for every Python 3 on one platform")
+    return wrong
+
+
+def clean_install(wheel: pathlib.Path) -> str:
+    """What a new environment with nothing but this wheel answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = str(pathlib.Path(folder, "bin/python"))
+        quiet = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*quiet, "--no-index", str(wheel)], check=True)
+        answer = subprocess.run(
+            [python, "-c", ASK], cwd=folder, check=True, capture_output=True, text=True
+        )
+    return answer.stdout.strip()
+
+
+def main(file: str) -> int:
+    wheel = pathlib.Path(file).resolve()
+    wrong = contents(wheel)
+    for line in wrong:
+        print(line)
+    if wrong:
+        return 1
+    size = wheel.stat().st_size >> 10
+    print(f"OK: {wheel.name}, {size} KiB; installed alone: {clean_install(wheel)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
