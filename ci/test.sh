@@ -148,7 +148,6 @@ for script in rooms layout abi; do
     check "$script.py" python ci/checks/$script.py
 done
 check symbols.sh bash ci/checks/symbols.sh "$lib"
-check consumers.sh bash ci/checks/consumers.sh
 
 check "pip install ." need_mambarun
 tests shim python shim/tests
@@ -157,7 +156,7 @@ sed -n 's/^MBR_CPU_VARIANT(\([a-z0-9_]*\),.*/\1/p' libmambarun/manifest.def >"$l
 while read -r variant; do
     conformance "$variant"
 done <"$logs/variants"
-tests "upstream's callers" bash ci/callers.sh
+tests "upstream's callers" ci/callers.sh conformance/test_upstream.py
 check "vmamba_digits --check" python examples/vmamba_digits.py --check
 check "mamba_text --check" python examples/mamba_text.py --check
 
