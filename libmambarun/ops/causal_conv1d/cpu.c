@@ -178,13 +178,6 @@ V_INLINE int32_t int_at(const mbr_tensor *t, int64_t i) {
     return ((const int32_t *)t->data)[i * t->stride[0]];
 }
 
-/* Where in a ring of so many columns x[0] goes. */
-static int64_t ring_start(const mbr_causal_conv1d_update_params *p, int64_t b,
-                          int64_t length) {
-    int64_t at = int_at(&p->cache_seqlens, b) % length;
-    return at < 0 ? at + length : at;
-}
-
 /* m->x's history: the W - 1 columns before column end, perhaps around the ring. */
 static void begin_update(const stream *s, scratch *m, v_plane state, int64_t length,
                          int64_t end) {
@@ -246,7 +239,7 @@ static void update_task(void *arg, int64_t task, int32_t worker) {
     scratch m;
     load_taps(k, m.w, &p->weight, &p->bias, c, s.channels);
     if (p->cache_seqlens.data) {
-        const int64_t start = ring_start(p, b, length);
+        const int64_t start = int_at(&p->cache_seqlens, b) % length;
         begin_update(&s, &m, state, length, start);
         write_ring(&s, state, length, start);
     } else {
