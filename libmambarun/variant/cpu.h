@@ -452,7 +452,13 @@ V_INLINE vf v_sums(vf *r) {
 
 V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int type) {
     const int size = v_bytes(type);
-    if (p.step == size) { /* time runs along memory: rows are lanes, transpose */
+    if (p.lane == size) { /* channels run along memory: rows are steps */
+        for (int64_t t = 0; t < steps; t++, p.data += p.step)
+            tile[t] = lanes == VW ? v_load(p.data, type)
+                                  : v_load_some(p.data, type, lanes);
+        return;
+    }
+    if (p.step == size && steps >= VW) { /* time does: rows are lanes, transpose */
         for (int64_t t = 0; t < steps; t += VW) {
             const int n = steps - t < VW ? (int)(steps - t) : VW;
             const char *row = p.data + t * size;
@@ -467,12 +473,6 @@ V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int 
         }
         return;
     }
-    if (p.lane == size) { /* channels run along memory: rows are steps */
-        for (int64_t t = 0; t < steps; t++, p.data += p.step)
-            tile[t] = lanes == VW ? v_load(p.data, type)
-                                  : v_load_some(p.data, type, lanes);
-        return;
-    }
     char row[4 * VW] = {0};
     for (int64_t t = 0; t < steps; t++, p.data += p.step) {
         for (int i = 0; i < VW && i < lanes; i++)
@@ -484,7 +484,15 @@ V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int 
 V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t steps,
                               int type) {
     const int size = v_bytes(type);
-    if (p.step == size) {
+    if (p.lane == size) {
+        for (int64_t t = 0; t < steps; t++, p.data += p.step)
+            if (lanes == VW)
+                v_store(p.data, type, tile[t]);
+            else
+                v_store_some(p.data, type, tile[t], lanes);
+        return;
+    }
+    if (p.step == size && steps >= VW) {
         for (int64_t t = 0; t < steps; t += VW) {
             const int n = steps - t < VW ? (int)(steps - t) : VW;
             char *row = p.data + t * size;
@@ -498,14 +506,6 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
                 else
                     v_store_some(row + i * p.lane, type, r[i], n);
         }
-        return;
-    }
-    if (p.lane == size) {
-        for (int64_t t = 0; t < steps; t++, p.data += p.step)
-            if (lanes == VW)
-                v_store(p.data, type, tile[t]);
-            else
-                v_store_some(p.data, type, tile[t], lanes);
         return;
     }
     char row[4 * VW] = {0};
