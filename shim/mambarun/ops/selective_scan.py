@@ -153,14 +153,16 @@ def _bwd(
     recompute_out_z: bool,
 ) -> list[Optional[Tensor]]:
     _refuse_grouped_delta(u, delta)
-    _refuse_other_dout(u, dout)
+    _refuse_other_dtype("dout", dout, u)
     empty_like = _lib.torch.empty_like
     out_z = None
     if z is None:  # then upstream looks at neither
         out = dz = None
     else:
         dz = empty_like(z) if dz is None else dz
-        out_z = empty_like(out) if recompute_out_z and out is not None else None
+    if out is not None:
+        _refuse_other_dtype("out", out, u)
+        out_z = empty_like(out) if recompute_out_z else None
     forward = (u, delta, A, B, C, D, z, delta_bias)
     gradients = _gradients(*forward, ddelta=empty_like(delta))
     BWD((*forward, dout, x, out, *gradients, dz, out_z), delta_softplus)
@@ -216,12 +218,12 @@ def _refuse_grouped_delta(u: Tensor, delta: Tensor) -> None:
         )
 
 
-def _refuse_other_dout(u: Tensor, dout: Tensor) -> None:
-    """The library takes a float32 dout beside a 16-bit u; only VMamba's oflex does."""
-    if dout.dtype != u.dtype:
+def _refuse_other_dtype(name: str, tensor: Tensor, u: Tensor) -> None:
+    """The library takes a float32 dout and out beside a 16-bit u; only oflex does."""
+    if tensor.dtype != u.dtype:
         raise ArgumentError(
-            f"{expected('dout.scalar_type() == input_type')}: dout.dtype is "
-            f"{dout.dtype}, u.dtype is {u.dtype}"
+            f"{expected(name + '.scalar_type() == input_type')}: {name}.dtype is "
+            f"{tensor.dtype}, u.dtype is {u.dtype}"
         )
 
 
@@ -403,7 +405,7 @@ def _core_bwd(
         )
     _refuse_non_vmamba(A, B, C)
     _refuse_grouped_delta(u, delta)
-    _refuse_other_dout(u, dout)
+    _refuse_other_dtype("dout", dout, u)
     ddelta = _lib.torch.empty_like(delta)
     return _backward(
         (u, delta, A, B, C, D, None, delta_bias), dout, x, ddelta, delta_softplus
