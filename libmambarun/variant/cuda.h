@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cuda.h - the host side of a CUDA variant, in C: which kernels it holds and how one is
+ * launched. Allocates nothing, waits for nothing, knows no op.
+ */
+#ifndef MBR_CUDA_H
+#define MBR_CUDA_H
+
+#include "variant.h"
+
+/* MBR_KERNEL_<name> for every row of every room's instances.def: the kernel's number in
+ * the variant's list of blobs. Written by the build. */
+#include "mbr_kernels.h"
+
+typedef struct mbr_launch {
+    uint32_t grid[3];
+    uint32_t block;        /* threads, along x */
+    uint32_t shared_bytes; /* dynamic shared memory */
+} mbr_launch;
+
+/* Launches a kernel on c's device and stream, with one argument: size bytes at params,
+ * which are copied. MBR_E_CUDA with the driver's words. */
+mbr_status mbr__launch(const mbr_call *c, uint32_t kernel, const mbr_launch *how,
+                       const void *params, size_t size);
+
+/* Of c's device. */
+int32_t mbr__multiprocessors(const mbr_call *c);
+
+#endif
