@@ -41,6 +41,41 @@ void mbr__refuse(mbr_refusal *refusal, const char *code, const char *fmt, ...) {
     refusal->code = code;
 }
 
+static const struct error {
+    int status;
+    mbr_driver_kind kind;
+    const char *code, *sentence;
+} errors[] = {
+#define MBR_DRIVER_ERROR(status, name, kind, code, sentence)                           \
+    {status, MBR_##kind, code, sentence},
+#include "driver_errors.def"
+};
+
+static const struct error *find_error(int status) {
+    static const struct error other = {-1, MBR_MACHINE, MBR_CODE_CUDA, NULL};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].status == status)
+            return &errors[i];
+    return &other;
+}
+
+static mbr_driver_kind judge(const mbr_driver *driver, const char *call, int status,
+                             mbr_refusal *refusal) {
+    if (status == 0)
+        return MBR_WENT_WELL;
+    const struct error *error = find_error(status);
+    const char *name = NULL, *text = NULL;
+    if (driver->cuGetErrorName != NULL)
+        driver->cuGetErrorName(status, &name);
+    if (driver->cuGetErrorString != NULL)
+        driver->cuGetErrorString(status, &text);
+    mbr__refuse(refusal, error->code, "%s fails with %s (%d)%s%s%s%s", call,
+                name != NULL ? name : "driver error", status, text != NULL ? ": " : "",
+                text != NULL ? text : "", error->sentence != NULL ? "; " : "",
+                error->sentence != NULL ? error->sentence : "");
+    return error->kind;
+}
+
 /* A copy that is in the process already comes first, so that two never meet. */
 static void *open_library(void) {
     void *library = mbr__dl_loaded(SONAME);
@@ -72,16 +107,14 @@ static void read_version(mbr_driver_facts *out) {
         return;
     int version = 0;
     int status = out->table.cuDriverGetVersion(&version);
-    char text[160];
-    mbr__driver_text(&out->table, status, text, sizeof text);
-    if (status != 0)
-        mbr__refuse(&out->refusal, MBR_CODE_CUDA, "cuDriverGetVersion fails with %s",
-                    text);
-    else if (version <= 0)
+    if (judge(&out->table, "cuDriverGetVersion", status, &out->refusal) !=
+        MBR_WENT_WELL)
+        return;
+    if (version > 0)
+        out->api = version;
+    else
         mbr__refuse(&out->refusal, MBR_CODE_DRIVER,
                     "libcuda.so.1 finds no driver: its version is %d", version);
-    else
-        out->api = version;
 }
 
 static void probe(mbr_driver_facts *out) {
@@ -115,12 +148,6 @@ const mbr_driver_facts *mbr__driver(void) {
     return &facts;
 }
 
-void mbr__driver_text(const mbr_driver *driver, int status, char *out, size_t size) {
-    const char *name = NULL, *text = NULL;
-    if (driver->cuGetErrorName != NULL)
-        driver->cuGetErrorName(status, &name);
-    if (driver->cuGetErrorString != NULL)
-        driver->cuGetErrorString(status, &text);
-    snprintf(out, size, "%s (%d)%s%s", name != NULL ? name : "driver error", status,
-             text != NULL ? ": " : "", text != NULL ? text : "");
+mbr_driver_kind mbr__driver_judge(const char *call, int status, mbr_refusal *refusal) {
+    return judge(&mbr__driver()->table, call, status, refusal);
 }

@@ -23,8 +23,15 @@ typedef struct mbr_cu_stream *mbr_cu_stream;
 enum {
     MBR_CU_MULTIPROCESSORS = 16,
     MBR_CU_CAPABILITY_MAJOR = 75,
-    MBR_CU_CAPABILITY_MINOR = 76
+    MBR_CU_CAPABILITY_MINOR = 76,
+    MBR_CU_SHARED_BYTES_ASKED = 97 /* most shared memory of a block that asks for it */
 };
+
+/* For cuLaunchKernel's extra: what follows is where the parameters are, where their
+ * size is, nothing. */
+#define MBR_CU_PARAMS_AT ((void *)1)
+#define MBR_CU_PARAMS_SIZE ((void *)2)
+#define MBR_CU_PARAMS_END ((void *)0)
 
 typedef int mbr_cuInit_fn(unsigned flags);
 typedef int mbr_cuDriverGetVersion_fn(int *version);
@@ -40,6 +47,8 @@ typedef int mbr_cuCtxPopCurrent_v2_fn(mbr_cu_context *context);
 typedef int mbr_cuModuleLoadData_fn(mbr_cu_module *module, const void *image);
 typedef int mbr_cuModuleGetFunction_fn(mbr_cu_function *function, mbr_cu_module module,
                                        const char *name);
+typedef int mbr_cuFuncGetAttribute_fn(int *value, int attribute,
+                                      mbr_cu_function function);
 typedef int mbr_cuFuncSetAttribute_fn(mbr_cu_function function, int attribute,
                                       int value);
 typedef int mbr_cuLaunchKernel_fn(mbr_cu_function function, unsigned grid_x,
@@ -59,10 +68,10 @@ typedef int mbr_cuLibraryGetKernel_fn(mbr_cu_kernel *kernel, mbr_cu_library libr
 typedef int mbr_cuKernelGetFunction_fn(mbr_cu_function *function, mbr_cu_kernel kernel);
 
 /* A missing optional function is NULL. */
-struct mbr_driver {
+typedef struct mbr_driver {
 #define MBR_DRIVER(symbol, need, since, without) mbr_##symbol##_fn *symbol;
 #include "driver.def"
-};
+} mbr_driver;
 
 enum {
 #define MBR_DRIVER(symbol, need, since, without) MBR_DRIVER_##symbol,
@@ -83,9 +92,18 @@ typedef struct mbr_driver_facts {
  * not initialise CUDA. */
 const mbr_driver_facts *mbr__driver(void);
 
-/* "CUDA_ERROR_NO_DEVICE (100): no CUDA-capable device is detected", as far as the
- * driver can say it. */
-void mbr__driver_text(const mbr_driver *driver, int status, char *out, size_t size);
+/* What an answer of the driver means for us; rows of driver_errors.def. */
+typedef enum mbr_driver_kind {
+    MBR_WENT_WELL,
+    MBR_IMAGE,   /* this variant's kernels do not run on this device: try another */
+    MBR_CAPTURE, /* not possible while a stream is captured */
+    MBR_MACHINE  /* anything else */
+} mbr_driver_kind;
+
+/* What status means; refusal, unless it went well, says "cuInit fails with
+ * CUDA_ERROR_NO_DEVICE (100): no CUDA-capable device is detected; no GPU is visible:
+ * see CUDA_VISIBLE_DEVICES", as far as the driver and driver_errors.def can say it. */
+mbr_driver_kind mbr__driver_judge(const char *call, int status, mbr_refusal *refusal);
 
 /* Fills in why and code, unless a reason is there already: the first is the cause. */
 __attribute__((format(printf, 3, 4))) void

@@ -205,7 +205,8 @@ static void a_driver_without_a_version_is_refused_uncalled(void **state) {
 static void without_error_texts_the_number_is_reported(void **state) {
     (void)state;
     struct found *f = ASK(.folder = "driver_no_texts", .settings = "FAKE_cuInit=802");
-    assert_non_null(strstr(f->message, "cuInit fails with driver error (802)\n"));
+    assert_non_null(strstr(f->message, "cuInit fails with driver error (802); NVIDIA's fabric "
+                                        "manager does not run\n"));
 }
 
 /* ---- a device ----------------------------------------------------------------- */
@@ -241,7 +242,7 @@ static void every_answer_of_cuinit_has_its_code(void **state) {
     static const struct {
         const char *settings, *text, *code;
     } cases[] = {
-        {"FAKE_cuInit=3", "CUDA_ERROR_FAKE (3): as the environment says", "MR112"},
+        {"FAKE_cuInit=3", "CUDA_ERROR_FAKE (3): as the environment says", "MR119"},
         {"FAKE_cuInit=34", "(34)", "MR105"},
         {"FAKE_cuInit=100", "(100)", "MR109"},
         {"FAKE_cuInit=101", "(101)", "MR109"},

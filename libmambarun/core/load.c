@@ -6,7 +6,7 @@
 #include "load.h"
 
 #include "dl.h"
-#include "driver.h"
+#include "module.h"
 #include "select.h"
 #include "status.h"
 
@@ -19,13 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CUDA_DEVICES = 64, DEVICES = 1 + CUDA_DEVICES };
+enum { DEVICES = 1 + MBR_CUDA_DEVICES };
 
 /* What became of one device. Never changed once published, never freed. */
 typedef struct choice {
     mbr_status status; /* what every call for the device gets */
     size_t row;        /* that runs it, if MBR_OK */
     mbr_table table;   /* of that row */
+    bool passing;      /* the failure may be over at the next call: do not publish */
     mbr_verdict verdicts[MBR_ROWS];
     char why_not[MBR_MESSAGE]; /* the message after its first words, unless MBR_OK */
 } choice;
@@ -148,10 +149,10 @@ static bool open_variant(size_t i, mbr_table *out, mbr_verdict *v) {
     if (address == NULL)
         return refuse_file(v, path, "has no ", "mbr_variant_entry");
     memcpy(&entry, &address, sizeof entry);
-    const mbr_driver *driver =
-        row->device_type == MBR_DEVICE_CUDA ? &mbr__driver()->table : NULL;
+    const mbr_launcher *launcher =
+        row->device_type == MBR_DEVICE_CUDA ? &mbr__launcher : NULL;
     mbr_table table = {0};
-    int answer = entry(MBR_STAMP, sizeof table, driver, &table);
+    int answer = entry(MBR_STAMP, sizeof table, launcher, &table);
     if (answer != MBR_ENTRY_OK)
         return refuse_file(v, path, entry_answer(answer), "");
     /* A renamed file would bring instructions that nobody asked the processor for. */
@@ -211,25 +212,62 @@ static void trace_verdicts(const mbr_facts *f, const mbr_verdict *verdicts) {
                        verdicts[i].reason);
 }
 
-/* Opens the first accepted row that keeps its promise. */
-static mbr_status open_first(choice *out) {
+/* Loads the kernels of row i, whose table is out->table, for c's device. If that cannot
+ * be, it is a verdict on the row, or the end of the call. */
+static mbr_driver_kind load_kernels(const mbr_call *c, size_t i, choice *out) {
+    mbr_refusal no = {0};
+    mbr_driver_kind kind =
+        mbr__module_load(c->device_id, c->stream, &out->table, &no);
+    if (kind == MBR_IMAGE) {
+        refuse(&out->verdicts[i], "%s (%s)", no.why, no.code);
+    } else if (kind == MBR_CAPTURE) {
+        snprintf(out->why_not, sizeof out->why_not,
+                 ": its kernels are not loaded yet, and while a stream is captured they "
+                 "cannot be: call mambarun.preload(%d) before capturing (%s)" MBR_EXPLAIN
+                 "%s",
+                 c->device_id, no.why, no.code);
+    } else if (kind == MBR_MACHINE) {
+        snprintf(out->why_not, sizeof out->why_not, ": %s" MBR_EXPLAIN "%s", no.why,
+                 no.code);
+    }
+    return kind;
+}
+
+/* Opens row i for c's device, or says why it is refused. */
+static mbr_driver_kind open_row(const mbr_call *c, size_t i, choice *out) {
+    mbr_driver_kind kind = MBR_IMAGE;
+    if (open_variant(i, &out->table, &out->verdicts[i]))
+        kind = mbr__rows[i].device_type == MBR_DEVICE_CUDA ? load_kernels(c, i, out)
+                                                           : MBR_WENT_WELL;
+    if (kind == MBR_WENT_WELL)
+        mbr__trace("%s (%s): opened %s", mbr__rows[i].name, mbr__rows[i].mode,
+                   mbr__variant_path(i));
+    else if (kind == MBR_IMAGE)
+        mbr__trace("%s: refused: %s", mbr__rows[i].name, out->verdicts[i].reason);
+    return kind;
+}
+
+/* Opens the first accepted row that keeps its promise. A fault that is not the row's
+ * ends the search, for this call only. */
+static mbr_status open_first(const mbr_call *c, choice *out) {
     for (size_t i = 0; i < MBR_ROWS; i++) {
         if (!out->verdicts[i].accepted)
             continue;
-        if (open_variant(i, &out->table, &out->verdicts[i])) {
-            mbr__trace("%s (%s): opened %s", mbr__rows[i].name, mbr__rows[i].mode,
-                       mbr__variant_path(i));
+        mbr_driver_kind kind = open_row(c, i, out);
+        if (kind == MBR_WENT_WELL) {
             out->row = i;
             return MBR_OK;
         }
-        mbr__trace("%s: refused: %s", mbr__rows[i].name, out->verdicts[i].reason);
+        out->passing = kind != MBR_IMAGE;
+        if (out->passing)
+            return MBR_E_CUDA;
     }
     return MBR_E_NO_VARIANT;
 }
 
-static void choose(int32_t device_type, int32_t device_id, choice *out) {
+static void choose(const mbr_call *c, choice *out) {
     mbr_facts facts;
-    find_facts(device_type, device_id, &facts);
+    find_facts(c->device_type, c->device_id, &facts);
     out->status = judge(&facts, out->verdicts);
     if (out->status != MBR_OK) {
         snprintf(out->why_not, sizeof out->why_not, ": %s", mbr_last_error());
@@ -242,8 +280,8 @@ static void choose(int32_t device_type, int32_t device_id, choice *out) {
                  facts.no_cuda.why, facts.no_cuda.code);
         return;
     }
-    out->status = open_first(out);
-    if (out->status != MBR_OK)
+    out->status = open_first(c, out);
+    if (out->status == MBR_E_NO_VARIANT)
         list_verdicts(&facts, out->verdicts, out->why_not);
 }
 
@@ -251,7 +289,7 @@ static void choose(int32_t device_type, int32_t device_id, choice *out) {
 static _Atomic(const choice *) *slot_of(int32_t device_type, int32_t device_id) {
     if (device_type == MBR_DEVICE_CPU)
         return &choices[0];
-    if (device_type == MBR_DEVICE_CUDA && device_id >= 0 && device_id < CUDA_DEVICES)
+    if (device_type == MBR_DEVICE_CUDA && device_id >= 0 && device_id < MBR_CUDA_DEVICES)
         return &choices[1 + device_id];
     return NULL;
 }
@@ -264,30 +302,42 @@ static mbr_status find_slot(int32_t device_type, int32_t device_id,
                  "device_type %d, device_id %d: must be %d (CPU), or %d (CUDA) "
                  "with device_id 0 to %d",
                  device_type, device_id, MBR_DEVICE_CPU, MBR_DEVICE_CUDA,
-                 CUDA_DEVICES - 1);
+                 MBR_CUDA_DEVICES - 1);
     return MBR_OK;
 }
 
-static const choice *choose_once(int32_t device_type, int32_t device_id,
-                                 _Atomic(const choice *) *slot) {
-    pthread_mutex_lock(&choosing);
-    const choice *known = atomic_load_explicit(slot, memory_order_relaxed);
-    if (known == NULL) {
-        choice *made = calloc(1, sizeof *made);
-        if (made != NULL)
-            choose(device_type, device_id, made);
-        atomic_store_explicit(slot, made, memory_order_release);
-        known = made;
-    }
-    pthread_mutex_unlock(&choosing);
-    return known;
+static mbr_status fail(const choice *made, const char *op, const mbr_call *c) {
+    char device[24];
+    name_device(c->device_type, c->device_id, device);
+    MBR_FAIL(made->status, "no variant can run %s on %s%s", op, device, made->why_not);
 }
 
-static mbr_status fail(const choice *c, const char *op, int32_t device_type,
-                       int32_t device_id) {
-    char device[24];
-    name_device(device_type, device_id, device);
-    MBR_FAIL(c->status, "no variant can run %s on %s%s", op, device, c->why_not);
+/* Chooses and publishes, under the lock; a failure that may pass is not kept. */
+static mbr_status choose_now(const mbr_call *c, const char *op,
+                             _Atomic(const choice *) *slot, const choice **out) {
+    choice *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        MBR_FAIL(MBR_E_INTERNAL, "no memory to choose a variant");
+    choose(c, made);
+    if (made->passing) {
+        mbr_status s = fail(made, op, c);
+        free(made);
+        return s;
+    }
+    atomic_store_explicit(slot, made, memory_order_release);
+    *out = made;
+    return MBR_OK;
+}
+
+static mbr_status choose_once(const mbr_call *c, const char *op,
+                              _Atomic(const choice *) *slot, const choice **out) {
+    mbr_status s = MBR_OK;
+    pthread_mutex_lock(&choosing);
+    *out = atomic_load_explicit(slot, memory_order_relaxed);
+    if (*out == NULL)
+        s = choose_now(c, op, slot, out);
+    pthread_mutex_unlock(&choosing);
+    return s;
 }
 
 mbr_status mbr__table(const mbr_call *c, const char *op, const mbr_table **out) {
@@ -295,11 +345,9 @@ mbr_status mbr__table(const mbr_call *c, const char *op, const mbr_table **out) 
     MBR_TRY(find_slot(c->device_type, c->device_id, &slot));
     const choice *known = atomic_load_explicit(slot, memory_order_acquire);
     if (known == NULL)
-        known = choose_once(c->device_type, c->device_id, slot);
-    if (known == NULL)
-        MBR_FAIL(MBR_E_INTERNAL, "no memory to choose a variant");
+        MBR_TRY(choose_once(c, op, slot, &known));
     if (known->status != MBR_OK)
-        return fail(known, op, c->device_type, c->device_id);
+        return fail(known, op, c);
     *out = &known->table;
     return MBR_OK;
 }

@@ -7,41 +7,11 @@
 #include "params.h"
 #include "status.h"
 
-/* What cuInit and the queries answer, where it has its own explanation. */
-static const struct known {
-    int status;
-    const char *code;
-} known[] = {
-    {34, MBR_CODE_STUB},    /* CUDA_ERROR_STUB_LIBRARY */
-    {100, MBR_CODE_HIDDEN}, /* CUDA_ERROR_NO_DEVICE */
-    {101, MBR_CODE_HIDDEN}, /* CUDA_ERROR_INVALID_DEVICE */
-    {802, MBR_CODE_FABRIC}, /* CUDA_ERROR_SYSTEM_NOT_READY */
-    {803, MBR_CODE_COMPAT}, /* CUDA_ERROR_SYSTEM_DRIVER_MISMATCH */
-    {804, MBR_CODE_COMPAT}, /* CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE */
-};
-
-static const char *code_of(int status) {
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].status == status)
-            return known[i].code;
-    return MBR_CODE_CUDA;
-}
-
-/* Whether call went well; if not, that is the refusal. */
-static bool went_well(const mbr_driver *driver, const char *call, int status,
-                      mbr_refusal *refusal) {
-    if (status == 0)
-        return true;
-    char text[160];
-    mbr__driver_text(driver, status, text, sizeof text);
-    mbr__refuse(refusal, code_of(status), "%s fails with %s", call, text);
-    return false;
-}
-
 static bool ask(const mbr_driver *d, int32_t device_id, mbr_gpu_facts *out,
                 mbr_refusal *refusal) {
 #define ASK(function, ...)                                                             \
-    if (!went_well(d, #function, d->function(__VA_ARGS__), refusal))                   \
+    if (mbr__driver_judge(#function, d->function(__VA_ARGS__), refusal) !=             \
+        MBR_WENT_WELL)                                                                 \
     return false
     int device, major, minor;
     size_t bytes;

@@ -33,7 +33,15 @@ __attribute__((format(printf, 2, 3))) mbr_status mbr__fail(mbr_status s,
 #define MBR_CODE_COMPAT "MR106"  /* driver library and kernel driver do not match */
 #define MBR_CODE_FABRIC "MR107"  /* the fabric manager does not run */
 #define MBR_CODE_HIDDEN "MR109"  /* the driver shows no such device */
+#define MBR_CODE_BUSY "MR111"    /* no memory on the device, or it is taken */
 #define MBR_CODE_CUDA "MR112"    /* any other answer of the driver */
+#define MBR_CODE_JIT "MR113"     /* the driver's PTX compiler is not there */
+#define MBR_CODE_PTX "MR114"     /* the driver does not compile that PTX */
+#define MBR_CODE_IMAGE "MR115"   /* a variant's kernels do not load on this device */
+#define MBR_CODE_CAPTURE "MR116" /* the first call for a device is in a capture */
+#define MBR_CODE_FAULT "MR117"   /* the device or an earlier kernel failed */
+#define MBR_CODE_LAUNCH "MR118"  /* the driver refuses a launch */
+#define MBR_CODE_FORK "MR119"    /* CUDA in a forked child */
 #define MBR_CODE_VARIANT "MR120" /* no variant: the list of verdicts */
 #define MBR_CODE_ASKED "MR304"   /* MAMBARUN_VARIANT names no variant */
 

@@ -59,6 +59,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == MBR_CU_CAPABILITY_MAJOR   ? capability(device) / 10
              : attribute == MBR_CU_CAPABILITY_MINOR ? capability(device) % 10
              : attribute == MBR_CU_MULTIPROCESSORS  ? 100 + device
+             : attribute == MBR_CU_SHARED_BYTES_ASKED ? 166912
                                                     : -1;
     return answer("cuDeviceGetAttribute");
 }
@@ -120,6 +121,12 @@ int cuModuleGetFunction(mbr_cu_function *function, mbr_cu_module module,
     (void)name;
     *function = (mbr_cu_function)&thing;
     return answer("cuModuleGetFunction");
+}
+
+int cuFuncGetAttribute(int *value, int attribute, mbr_cu_function function) {
+    (void)function;
+    *value = attribute == 1 ? 1024 : -1;
+    return answer("cuFuncGetAttribute");
 }
 
 int cuFuncSetAttribute(mbr_cu_function function, int attribute, int value) {

@@ -58,9 +58,9 @@ int mbr_fake_need(void) {
 #define MBR_FAKE_SIZE 0
 #endif
 
-int mbr_variant_entry(const char *stamp, uint32_t size, const mbr_driver *drv,
+int mbr_variant_entry(const char *stamp, uint32_t size, const mbr_launcher *launcher,
                       mbr_table *out) {
-    (void)drv;
+    (void)launcher;
     if (strcmp(stamp, MBR_FAKE_STAMP) != 0)
         return MBR_ENTRY_STAMP;
     if (size != sizeof *out + MBR_FAKE_SIZE)

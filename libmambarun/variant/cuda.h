@@ -9,14 +9,14 @@
 #include "variant.h"
 
 /* MBR_KERNEL_<name> for every row of every room's instances.def: the kernel's number in
- * the variant's list of blobs. Written by the build. */
+ * the variant's list of blobs. Last comes MBR_KERNELS, how many. Written by the build. */
 #include "mbr_kernels.h"
 
-typedef struct mbr_launch {
-    uint32_t grid[3];
-    uint32_t block;        /* threads, along x */
-    uint32_t shared_bytes; /* dynamic shared memory */
-} mbr_launch;
+/* By number; written by kernels.py. The last one is empty, for a variant of none. */
+extern const mbr_blob mbr__blobs[MBR_KERNELS + 1];
+
+/* For entry.c. */
+void mbr__use_launcher(const mbr_launcher *launcher);
 
 /* Launches a kernel on c's device and stream, with one argument: size bytes at params,
  * which are copied. MBR_E_CUDA with the driver's words. */

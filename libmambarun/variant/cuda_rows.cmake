@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# cuda_rows.cmake - the CUDA rows of manifest.def, and what kernels.py needs for them.
+# Included where CUDA variants are built (MAMBARUN_CUDA). Names no op and no variant.
+
+find_package(Python3 3.8 REQUIRED COMPONENTS Interpreter)
+set(MAMBARUN_KERNEL_CACHE ${CMAKE_BINARY_DIR}/kernels/cache CACHE PATH
+    "Where compiled kernels are kept under a hash of all that decides about them")
+# One row at a time: kernels.py itself fills the processor.
+set_property(GLOBAL APPEND PROPERTY JOB_POOLS mbr_kernels=1)
+
+# MBR_KERNEL_<name>, a number for every kernel: the rows of all rooms, one after another.
+file(GLOB instances CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/ops/*/instances.def)
+set(kernel_rows "")
+foreach(file IN LISTS instances)
+  file(RELATIVE_PATH file ${CMAKE_CURRENT_SOURCE_DIR} ${file})
+  string(APPEND kernel_rows
+    "#define MBR_KERNEL(name, source, macros) MBR_KERNEL_##name,\n#include \"${file}\"\n")
+endforeach()
+file(CONFIGURE OUTPUT generated/mbr_kernels.h CONTENT
+  "enum {\n@kernel_rows@MBR_KERNELS\n};\n" @ONLY)
+
+# mbr_nvrtc(major out): the compiler of a toolkit, given as MAMBARUN_NVRTC_<major> (the
+# library, or a folder above it such as site-packages) or installed for this Python.
+function(mbr_nvrtc major out)
+  set(MAMBARUN_NVRTC_${major} "" CACHE PATH "libnvrtc.so.* of CUDA ${major}, or above it")
+  set(given "")
+  if(MAMBARUN_NVRTC_${major})
+    set(given --nvrtc ${MAMBARUN_NVRTC_${major}})
+  endif()
+  execute_process(
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/variant/kernels.py
+            --find ${major} ${given}
+    OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE)
+  set(${out} "${found}" PARENT_SCOPE)
+endfunction()
+
+# mbr_cuda_variant(name toolkit kind arch): one library of kernels.
+function(mbr_cuda_variant name toolkit kind arch)
+  mbr_nvrtc(${toolkit} nvrtc)
+  if(NOT nvrtc)
+    foreach(row IN LISTS toolkit_rows)
+      if(row MATCHES "^${toolkit}[|]\"([^|]*)\"[|].*[|]\"([^|]*)\"$")
+        set(wheel "${CMAKE_MATCH_2}==${CMAKE_MATCH_1}.*")
+      endif()
+    endforeach()
+    message(FATAL_ERROR "${name} needs NVRTC of CUDA ${toolkit}: pip install '${wheel}' "
+      "for ${Python3_EXECUTABLE}, or set MAMBARUN_NVRTC_${toolkit} to where it lies, or "
+      "leave the row out by MAMBARUN_ONLY")
+  endif()
+  set(folder ${CMAKE_BINARY_DIR}/kernels/${name})
+  add_custom_command(
+    OUTPUT ${folder}/kernels.c
+    BYPRODUCTS ${folder}/kernels.bin ${folder}/kernels.txt ${folder}/kernels.json
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/variant/kernels.py
+            --kind ${kind} --arch ${arch} --nvrtc ${nvrtc}
+            --out ${folder} --cache ${MAMBARUN_KERNEL_CACHE}
+    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/variant/kernels.py ${instances}
+    DEPFILE ${folder}/kernels.d
+    JOB_POOL mbr_kernels
+    COMMENT "Compiling the kernels of ${name}" VERBATIM)
+  set_source_files_properties(${folder}/kernels.c PROPERTIES
+    OBJECT_DEPENDS ${folder}/kernels.bin)
+  get_filename_component(compiler ${nvrtc} NAME)
+  mbr_variant(${name} -O2 ${cuda_sources} ${folder}/kernels.c)
+  target_compile_definitions(${name} PRIVATE MBR_CUDA)
+endfunction()
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/ops/*/cuda*.c
+                                         ${CMAKE_CURRENT_SOURCE_DIR}/variant/cuda.c)
+mbr_rows(MBR_TOOLKIT ${CMAKE_CURRENT_SOURCE_DIR}/manifest.def toolkit_rows)
+mbr_rows(MBR_CUDA_VARIANT ${CMAKE_CURRENT_SOURCE_DIR}/manifest.def rows)
+foreach(row IN LISTS rows)
+  string(REPLACE "|" ";" row "${row}")
+  list(GET row 0 name)
+  list(GET row 1 toolkit)
+  list(GET row 2 kind)
+  list(GET row 3 arch)
+  if(name MATCHES "^(${only})$")
+    mbr_cuda_variant(${name} ${toolkit} ${kind} ${arch})
+    list(APPEND installed ${name})
+  endif()
+endforeach()
