@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * device.cuh - what device code of all rooms is made of: the three dtypes and their
+ * vectors, exp2 and its relatives, complex numbers, shuffles. Knows no op, includes no
+ * toolkit header; for NVRTC 11.8 and newer, sm_60 and newer. Arithmetic is fp32.
+ *
+ * Numbers keep their IEEE meaning: NaN and infinities pass through. Only the functions
+ * with an approximate instruction inside flush subnormals to zero, as said there.
+ */
+#ifndef MBR_DEVICE_CUH
+#define MBR_DEVICE_CUH
+
+#include "mambarun.h"
+
+#define INLINE __device__ __forceinline__
+
+/* ---- dtypes: names for the macros of instances.def -------------------------------- */
+
+struct f32 {
+    float bits;
+};
+
+struct f16 {
+    uint16_t bits;
+};
+
+struct bf16 {
+    uint16_t bits;
+};
+
+INLINE float to_float(f32 x) {
+    return x.bits;
+}
+
+INLINE float to_float(f16 x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+
+INLINE float to_float(bf16 x) {
+    return __uint_as_float((uint32_t)x.bits << 16);
+}
+
+/* Rounded to nearest, ties to even; a NaN stays one. */
+template <class T> INLINE T from_float(float x);
+
+template <> INLINE f32 from_float<f32>(float x) {
+    return {x};
+}
+
+template <> INLINE f16 from_float<f16>(float x) {
+    f16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+template <> INLINE bf16 from_float<bf16>(float x) {
+    bf16 y;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else
+    const uint32_t u = __float_as_uint(x);
+    y.bits = x == x ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fff;
+#endif
+    return y;
+}
+
+/* Two values in a word, the first in its low half. */
+template <class T> INLINE void unpack(uint32_t word, float &first, float &second);
+
+template <> INLINE void unpack<f16>(uint32_t word, float &first, float &second) {
+    first = to_float(f16{(uint16_t)word});
+    second = to_float(f16{(uint16_t)(word >> 16)});
+}
+
+template <> INLINE void unpack<bf16>(uint32_t word, float &first, float &second) {
+    first = __uint_as_float(word << 16);
+    second = __uint_as_float(word & 0xffff0000u);
+}
+
+template <class T> INLINE uint32_t pack(float first, float second) {
+    return from_float<T>(first).bits | (uint32_t)from_float<T>(second).bits << 16;
+}
+
+#if __CUDA_ARCH__ >= 800
+template <> INLINE uint32_t pack<f16>(float first, float second) {
+    uint32_t word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+
+template <> INLINE uint32_t pack<bf16>(float first, float second) {
+    uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+#endif
+
+/* ---- vectors ---------------------------------------------------------------------- */
+
+template <class A, class B> struct same_type {
+    static constexpr bool value = false;
+};
+template <class A> struct same_type<A, A> {
+    static constexpr bool value = true;
+};
+
+/* A run of count values in memory, as it is loaded and stored at once: in accesses of 16
+ * bytes, or of 8 or 4 if it is no longer. The address must be aligned so. Loading one
+ * and unpacking it later leaves the load in flight in between. */
+template <class T, int count> struct alignas(
+    count * sizeof(T) < 16 ? count * sizeof(T) : 16) run {
+    static_assert(count * sizeof(T) % 4 == 0, "runs are made of words");
+    static constexpr int words = count * sizeof(T) / 4;
+    uint32_t word[words];
+};
+
+template <class T, int count> INLINE run<T, count> load_run(const T *from) {
+    constexpr int words = run<T, count>::words;
+    run<T, count> r;
+    if constexpr (words % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; i += 4) {
+            const uint4 w = *reinterpret_cast<const uint4 *>(
+                reinterpret_cast<const uint32_t *>(from) + i);
+            r.word[i] = w.x, r.word[i + 1] = w.y, r.word[i + 2] = w.z, r.word[i + 3] = w.w;
+        }
+    } else if constexpr (words == 2) {
+        const uint2 w = *reinterpret_cast<const uint2 *>(from);
+        r.word[0] = w.x, r.word[1] = w.y;
+    } else {
+        static_assert(words == 1, "1, 2 or a multiple of 4 words");
+        r.word[0] = *reinterpret_cast<const uint32_t *>(from);
+    }
+    return r;
+}
+
+template <class T, int count> INLINE void store_run(T *to, const run<T, count> &r) {
+    constexpr int words = run<T, count>::words;
+    if constexpr (words % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; i += 4)
+            *reinterpret_cast<uint4 *>(reinterpret_cast<uint32_t *>(to) + i) =
+                make_uint4(r.word[i], r.word[i + 1], r.word[i + 2], r.word[i + 3]);
+    } else if constexpr (words == 2) {
+        *reinterpret_cast<uint2 *>(to) = make_uint2(r.word[0], r.word[1]);
+    } else {
+        static_assert(words == 1, "1, 2 or a multiple of 4 words");
+        *reinterpret_cast<uint32_t *>(to) = r.word[0];
+    }
+}
+
+template <class T, int count>
+INLINE void unpack_run(float (&to)[count], const run<T, count> &r) {
+    if constexpr (same_type<T, f32>::value) {
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            to[i] = __uint_as_float(r.word[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            unpack<T>(r.word[i], to[2 * i], to[2 * i + 1]);
+    }
+}
+
+template <class T, int count> INLINE run<T, count> pack_run(const float (&from)[count]) {
+    run<T, count> r;
+    if constexpr (same_type<T, f32>::value) {
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            r.word[i] = __float_as_uint(from[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            r.word[i] = pack<T>(from[2 * i], from[2 * i + 1]);
+    }
+    return r;
+}
+
+/* Asks for the 32 bytes around p to come into the second-level cache. p must be readable. */
+INLINE void prefetch(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/* ---- exp2 and relatives ----------------------------------------------------------- */
+
+#define LOG2E 1.44269504f
+
+/* 2^x, relative error 2^-22; subnormal results are 0. */
+INLINE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / x, relative error 2^-23; subnormals are 0, and 1 / 0 is infinite. */
+INLINE float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / (1 + e^-x), relative error 4e-7 for |x| < 16; below -88 it is 0. */
+INLINE float sigmoid(float x) {
+    return reciprocal_fast(1.0f + exp2_fast(-LOG2E * x));
+}
+
+/* x sigmoid(x). */
+INLINE float silu(float x) {
+    return x * sigmoid(x);
+}
+
+/* e^x for x <= 0, relative error 2e-7: the exponent keeps its low part. */
+INLINE float exp_negative(float x) {
+    const float high = x * LOG2E;
+    const float low = fmaf(x, LOG2E, -high) + x * 1.925963e-8f; /* log2(e) - LOG2E */
+    const float e = exp2_fast(high);
+    return high < -126.0f ? 0.0f : fmaf(e, low * 0.69314718f, e);
+}
+
+/* log(1 + e^x), relative error 3e-7 everywhere. Above 20 it is x in fp32 as well, so
+ * upstream's switch there needs no branch. */
+INLINE float softplus(float x) {
+    const float e = exp_negative(-fabsf(x));
+    /* Minimax for the relative error of log1p(e) / e on [0, 1], 1 at 0. */
+    float p = fmaf(0.0053648236f, e, -0.03006579f);
+    p = fmaf(p, e, 0.07920453f);
+    p = fmaf(p, e, -0.13753802f);
+    p = fmaf(p, e, 0.19153655f);
+    p = fmaf(p, e, -0.24857163f);
+    p = fmaf(p, e, 0.33321324f);
+    p = fmaf(p, e, -0.49999648f);
+    p = fmaf(p, e, 1.0f);
+    return fmaf(p, e, x > 0.0f ? x : x == x ? 0.0f : x);
+}
+
+/* The slope of softplus where its value is y >= 0: 1 - e^-y, right to 3e-7 for small y
+ * too. */
+INLINE float softplus_slope(float y) {
+    if (y > 0.5f)
+        return 1.0f - exp_negative(-y);
+    /* Taylor, of (1 - e^-y) / y. */
+    float p = fmaf(y, -2.4801587e-5f, 1.9841270e-4f);
+    p = fmaf(-y, p, 1.3888889e-3f);
+    p = fmaf(-y, p, 8.3333333e-3f);
+    p = fmaf(-y, p, 4.1666667e-2f);
+    p = fmaf(-y, p, 1.6666667e-1f);
+    p = fmaf(-y, p, 0.5f);
+    return fmaf(-y, p, 1.0f) * y;
+}
+
+/* sin x and cos x, absolute error 1e-7 for |x| up to 1e5; beyond, where a float's own
+ * error exceeds a turn before long, something in [-1, 1]. */
+INLINE void sine_cosine(float x, float &sine, float &cosine) {
+    const float round = 12582912.0f; /* 1.5 2^23: leaves an integer in the low bits */
+    const float shifted = fmaf(x, 0.636619772f, round), n = shifted - round;
+    const uint32_t quarter = __float_as_uint(shifted);
+    float r = fmaf(n, -1.5703125f, x); /* pi / 2 in three parts */
+    r = fmaf(n, -4.837512969970703125e-4f, r);
+    r = fmaf(n, -7.549789948768648e-8f, r);
+    r = fminf(fmaxf(r, -1.0f), 1.0f);
+    const float q = r * r;
+    float s = fmaf(-0.00019516978f, q, 0.008332176f);
+    s = fmaf(fmaf(s, q, -0.16666655f) * q, r, r);
+    float c = fmaf(2.443809e-5f, q, -0.0013887364f);
+    c = fmaf(fmaf(fmaf(c, q, 0.041666646f), q, -0.5f), q, 1.0f);
+    const bool odd = quarter & 1;
+    sine = __uint_as_float(__float_as_uint(odd ? c : s) ^ (quarter & 2) << 30);
+    cosine = __uint_as_float(__float_as_uint(odd ? s : c) ^ ((quarter + 1) & 2) << 30);
+}
+
+/* ---- complex numbers -------------------------------------------------------------- */
+
+struct complex {
+    float re, im;
+};
+
+INLINE complex operator+(complex a, complex b) {
+    return {a.re + b.re, a.im + b.im};
+}
+
+INLINE complex operator*(complex a, complex b) {
+    return {fmaf(a.re, b.re, -(a.im * b.im)), fmaf(a.re, b.im, a.im * b.re)};
+}
+
+INLINE complex operator*(float a, complex b) {
+    return {a * b.re, a * b.im};
+}
+
+INLINE complex conjugate(complex a) {
+    return {a.re, -a.im};
+}
+
+/* a b + c */
+INLINE float multiply_add(float a, float b, float c) {
+    return fmaf(a, b, c);
+}
+
+INLINE complex multiply_add(complex a, complex b, complex c) {
+    return {fmaf(a.re, b.re, fmaf(-a.im, b.im, c.re)),
+            fmaf(a.re, b.im, fmaf(a.im, b.re, c.im))};
+}
+
+INLINE complex multiply_add(float a, complex b, complex c) {
+    return {fmaf(a, b.re, c.re), fmaf(a, b.im, c.im)};
+}
+
+/* e^(t x), of a rate that was prepared by rate_of. */
+INLINE float rate_of(float x) {
+    return LOG2E * x;
+}
+
+INLINE complex rate_of(complex x) {
+    return {LOG2E * x.re, x.im};
+}
+
+INLINE float decay(float t, float rate) {
+    return exp2_fast(t * rate);
+}
+
+INLINE complex decay(float t, complex rate) {
+    const float size = exp2_fast(t * rate.re);
+    float sine, cosine;
+    sine_cosine(t * rate.im, sine, cosine);
+    return {size * cosine, size * sine};
+}
+
+/* ---- shuffles --------------------------------------------------------------------- */
+
+#define ALL_LANES 0xffffffffu
+
+/* Within aligned groups of `lanes` lanes (a power of two), all 32 lanes taking part. */
+template <int lanes> INLINE float shuffle_up(float x, int by) {
+    return __shfl_up_sync(ALL_LANES, x, by, lanes);
+}
+
+template <int lanes> INLINE complex shuffle_up(complex x, int by) {
+    return {shuffle_up<lanes>(x.re, by), shuffle_up<lanes>(x.im, by)};
+}
+
+template <int lanes> INLINE float shuffle_down(float x, int by) {
+    return __shfl_down_sync(ALL_LANES, x, by, lanes);
+}
+
+template <int lanes> INLINE complex shuffle_down(complex x, int by) {
+    return {shuffle_down<lanes>(x.re, by), shuffle_down<lanes>(x.im, by)};
+}
+
+/* The sum over the group, the same bits in each of its lanes. */
+template <int lanes> INLINE float sum_lanes(float x) {
+#pragma unroll
+    for (int i = 1; i < lanes; i *= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, i, lanes);
+    return x;
+}
+
+#endif
