@@ -182,20 +182,41 @@ static void an_old_driver_leaves_reasons_and_works(void **state) {
                         "once per context");
 }
 
-static void a_missing_required_symbol_is_named(void **state) {
+enum need { REQUIRED, OPTIONAL };
+
+static const struct row {
+    const char *symbol;
+    enum need need;
+    int since;
+    const char *without;
+} rows[MBR_DRIVER_ROWS] = {
+#define MBR_DRIVER(symbol, need, since, without) {#symbol, need, since, without},
+#include "driver.def"
+};
+
+static void each_missing_symbol_is_named_and_matters_if_it_is_required(void **state) {
     (void)state;
-    struct found *f = ASK(.folder = "driver_no_launch");
-    assert_int_equal(missing_symbols(f), 1);
-    assert_int_equal(f->status, MBR_E_CUDA);
-    assert_string_equal(
-        f->message,
-        "cannot use cuda:0: driver lacks cuLaunchKernel (API 4.0): no "
-        "kernel can be launched\n  run: python -m mambarun --explain MR102");
+    for (size_t i = 0; i < MBR_DRIVER_ROWS; i++) {
+        char folder[64], missing[128], message[256];
+        snprintf(folder, sizeof folder, "driver_without/%s", rows[i].symbol);
+        snprintf(missing, sizeof missing, "driver lacks %s (API %d.%d): %s",
+                 rows[i].symbol, rows[i].since / 1000, rows[i].since % 1000 / 10,
+                 rows[i].without);
+        snprintf(message, sizeof message,
+                 "cannot use cuda:0: %s\n  run: python -m mambarun --explain MR102",
+                 missing);
+        struct found *f = ASK(.folder = folder);
+        assert_int_equal(missing_symbols(f), 1);
+        assert_string_equal(f->facts.missing[i], missing);
+        assert_int_equal(f->status, rows[i].need == REQUIRED ? MBR_E_CUDA : MBR_OK);
+        if (rows[i].need == REQUIRED)
+            assert_string_equal(f->message, message);
+    }
 }
 
 static void a_driver_without_a_version_is_refused_uncalled(void **state) {
     (void)state;
-    struct found *f = ASK(.folder = "driver_no_version");
+    struct found *f = ASK(.folder = "driver_without/cuDriverGetVersion");
     assert_int_equal(f->facts.api, 0);
     assert_int_equal(f->host.driver_api, 0);
     assert_string_equal(f->host.driver, "driver lacks cuDriverGetVersion (API 2.2): no "
@@ -205,8 +226,9 @@ static void a_driver_without_a_version_is_refused_uncalled(void **state) {
 static void without_error_texts_the_number_is_reported(void **state) {
     (void)state;
     struct found *f = ASK(.folder = "driver_no_texts", .settings = "FAKE_cuInit=802");
-    assert_non_null(strstr(f->message, "cuInit fails with driver error (802); NVIDIA's fabric "
-                                        "manager does not run\n"));
+    assert_non_null(strstr(f->message,
+                           "cuInit fails with driver error (802); NVIDIA's fabric "
+                           "manager does not run\n"));
 }
 
 /* ---- a device ----------------------------------------------------------------- */
@@ -309,7 +331,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(host_facts_do_not_initialise_cuda),
         cmocka_unit_test(a_full_driver_lacks_nothing),
         cmocka_unit_test(an_old_driver_leaves_reasons_and_works),
-        cmocka_unit_test(a_missing_required_symbol_is_named),
+        cmocka_unit_test(each_missing_symbol_is_named_and_matters_if_it_is_required),
         cmocka_unit_test(a_driver_without_a_version_is_refused_uncalled),
         cmocka_unit_test(without_error_texts_the_number_is_reported),
         cmocka_unit_test(each_device_is_described),

@@ -216,16 +216,16 @@ static void trace_verdicts(const mbr_facts *f, const mbr_verdict *verdicts) {
  * be, it is a verdict on the row, or the end of the call. */
 static mbr_driver_kind load_kernels(const mbr_call *c, size_t i, choice *out) {
     mbr_refusal no = {0};
-    mbr_driver_kind kind =
-        mbr__module_load(c->device_id, c->stream, &out->table, &no);
+    mbr_driver_kind kind = mbr__module_load(c->device_id, c->stream, &out->table, &no);
     if (kind == MBR_IMAGE) {
         refuse(&out->verdicts[i], "%s (%s)", no.why, no.code);
     } else if (kind == MBR_CAPTURE) {
-        snprintf(out->why_not, sizeof out->why_not,
-                 ": its kernels are not loaded yet, and while a stream is captured they "
-                 "cannot be: call mambarun.preload(%d) before capturing (%s)" MBR_EXPLAIN
-                 "%s",
-                 c->device_id, no.why, no.code);
+        snprintf(
+            out->why_not, sizeof out->why_not,
+            ": its kernels are not loaded yet, and while a stream is captured they "
+            "cannot be: call mambarun.preload(%d) before capturing (%s)" MBR_EXPLAIN
+            "%s",
+            c->device_id, no.why, no.code);
     } else if (kind == MBR_MACHINE) {
         snprintf(out->why_not, sizeof out->why_not, ": %s" MBR_EXPLAIN "%s", no.why,
                  no.code);
@@ -289,7 +289,8 @@ static void choose(const mbr_call *c, choice *out) {
 static _Atomic(const choice *) *slot_of(int32_t device_type, int32_t device_id) {
     if (device_type == MBR_DEVICE_CPU)
         return &choices[0];
-    if (device_type == MBR_DEVICE_CUDA && device_id >= 0 && device_id < MBR_CUDA_DEVICES)
+    if (device_type == MBR_DEVICE_CUDA && device_id >= 0 &&
+        device_id < MBR_CUDA_DEVICES)
         return &choices[1 + device_id];
     return NULL;
 }

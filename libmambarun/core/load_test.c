@@ -224,7 +224,8 @@ static void message_for_a_gpu_has_its_facts_and_rows(void **state) {
 
 static void without_a_driver_the_status_is_cuda(void **state) {
     (void)state;
-    struct found *f = ON_CUDA(1, .fakes = "good", .driver = "driver_no_launch");
+    struct found *f =
+        ON_CUDA(1, .fakes = "good", .driver = "driver_without/cuLaunchKernel");
     assert_int_equal(f->status, MBR_E_CUDA);
     assert_string_equal(f->message,
                         "no variant can run op on cuda:1: driver lacks cuLaunchKernel "

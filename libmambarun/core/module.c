@@ -11,9 +11,9 @@
 #include <stdlib.h>
 
 enum { /* for cuFuncGetAttribute and cuFuncSetAttribute */
-    FUNCTION_SHARED_BYTES = 1,
-    FUNCTION_MOST_DYNAMIC_SHARED_BYTES = 8,
-    SHARED_BYTES_UNASKED = 48 * 1024, /* more must be asked for */
+       FUNCTION_SHARED_BYTES = 1,
+       FUNCTION_MOST_DYNAMIC_SHARED_BYTES = 8,
+       SHARED_BYTES_UNASKED = 48 * 1024, /* more must be asked for */
 };
 
 /* What is known about a device. Written by mbr__module_load, before load.c publishes
@@ -49,6 +49,7 @@ static const mbr_driver *driver(void) {
 
 static mbr_driver_kind retain(int32_t id, device *d, mbr_refusal *refusal) {
     int ordinal;
+    mbr_cu_context context;
     if (d->context != NULL)
         return MBR_WENT_WELL;
     TRY(refusal, cuDeviceGet, &ordinal, id);
@@ -56,7 +57,8 @@ static mbr_driver_kind retain(int32_t id, device *d, mbr_refusal *refusal) {
         ordinal);
     TRY(refusal, cuDeviceGetAttribute, &d->shared_limit, MBR_CU_SHARED_BYTES_ASKED,
         ordinal);
-    TRY(refusal, cuDevicePrimaryCtxRetain, &d->context, ordinal);
+    TRY(refusal, cuDevicePrimaryCtxRetain, &context, ordinal);
+    d->context = context;
     return MBR_WENT_WELL;
 }
 
@@ -142,10 +144,9 @@ static mbr_driver_kind allow_shared(const device *d, mbr_cu_function function,
 static mbr_driver_kind load_blob(device *d, size_t i, mbr_refusal *refusal) {
     const mbr_blob *blob = &d->blobs[i];
     mbr_cu_function *out = &d->functions[i];
-    mbr_driver_kind kind =
-        d->libraries != NULL
-            ? find_in_library(blob, &d->libraries[i], out, refusal)
-            : find_in_module(blob, out, refusal);
+    mbr_driver_kind kind = d->libraries != NULL
+                               ? find_in_library(blob, &d->libraries[i], out, refusal)
+                               : find_in_module(blob, out, refusal);
     if (kind == MBR_WENT_WELL)
         kind = allow_shared(d, *out, refusal);
     if (kind != MBR_WENT_WELL)
@@ -228,9 +229,9 @@ static mbr_status launch(const mbr_call *c, uint32_t kernel, const mbr_launch *h
     bool pushed;
     int status = enter(d, &pushed);
     if (status == 0)
-        status = driver()->cuLaunchKernel(
-            d->functions[kernel], how->grid[0], how->grid[1], how->grid[2], how->block,
-            1, 1, how->shared_bytes, c->stream, NULL, extra);
+        status = driver()->cuLaunchKernel(d->functions[kernel], how->grid[0],
+                                          how->grid[1], how->grid[2], how->block, 1, 1,
+                                          how->shared_bytes, c->stream, NULL, extra);
     leave(pushed);
     return status == 0 ? MBR_OK : fail_launch(c, d->blobs[kernel].name, how, status);
 }

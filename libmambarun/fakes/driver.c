@@ -1,21 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * driver.c - a libcuda.so.1 that says what the environment tells it to:
+ * driver.c - a libcuda.so.1 that says what the environment tells it to, and logs what
+ * it is asked (driver.h):
  *   FAKE_API         its version (12040)
  *   FAKE_DEVICES     how many devices (1)
  *   FAKE_CAPABILITY  their compute capabilities, separated by commas (80)
+ *   FAKE_SHARED      bytes of shared memory that a block may ask for (166912)
  *   FAKE_cuInit ...  the status that this function returns (0)
+ *   FAKE_IMAGE       functions that get a kernel return theirs only for an image that
+ *                    contains this text
  * A function is left out by compiling with -DcuInit=absent_cuInit. No real driver is
  * ever asked.
  */
 #include "core/driver.h"
 
-#include <stdio.h>
+#include "driver.h"
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MBR_DRIVER(symbol, need, since, without) MBR_API mbr_##symbol##_fn symbol;
 #include "core/driver.def"
+
+MBR_API mbr_fake_driver mbr_fake_driver_log;
+
+__attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...) {
+    static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
+    char *log = mbr_fake_driver_log.log;
+    pthread_mutex_lock(&writing);
+    size_t used = strlen(log), size = sizeof mbr_fake_driver_log.log;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(log + used, size - used, fmt, args);
+    va_end(args);
+    used = strlen(log);
+    snprintf(log + used, size - used, "\n");
+    pthread_mutex_unlock(&writing);
+}
 
 static int number(const char *variable, int otherwise) {
     const char *value = getenv(variable);
@@ -28,6 +50,13 @@ static int answer(const char *function) {
     return number(variable, 0);
 }
 
+static int answer_for(const char *function, const char *image) {
+    const char *only = getenv("FAKE_IMAGE");
+    return only == NULL || strstr(image, only) != NULL ? answer(function) : 0;
+}
+
+/* ---- devices ------------------------------------------------------------------ */
+
 static int capability(int device) {
     const char *list = getenv("FAKE_CAPABILITY");
     for (int i = 0; list != NULL && i < device; i++)
@@ -36,7 +65,7 @@ static int capability(int device) {
 }
 
 int cuInit(unsigned flags) {
-    (void)flags;
+    note("cuInit %u", flags);
     return answer("cuInit");
 }
 
@@ -56,11 +85,22 @@ int cuDeviceGet(int *device, int ordinal) {
 }
 
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == MBR_CU_CAPABILITY_MAJOR   ? capability(device) / 10
-             : attribute == MBR_CU_CAPABILITY_MINOR ? capability(device) % 10
-             : attribute == MBR_CU_MULTIPROCESSORS  ? 100 + device
-             : attribute == MBR_CU_SHARED_BYTES_ASKED ? 166912
-                                                    : -1;
+    switch (attribute) {
+    case MBR_CU_CAPABILITY_MAJOR:
+        *value = capability(device) / 10;
+        break;
+    case MBR_CU_CAPABILITY_MINOR:
+        *value = capability(device) % 10;
+        break;
+    case MBR_CU_MULTIPROCESSORS:
+        *value = 100 + device;
+        break;
+    case MBR_CU_SHARED_BYTES_ASKED:
+        *value = number("FAKE_SHARED", 166912);
+        break;
+    default:
+        *value = -1;
+    }
     return answer("cuDeviceGetAttribute");
 }
 
@@ -84,98 +124,145 @@ int cuGetErrorString(int status, const char **text) {
     return 0;
 }
 
-/* Contexts, kernels and launches: one of each, which do nothing. */
+/* ---- contexts: a device's is an element of this, a test's own anything else ---- */
 
-static char thing;
+static char primary[64];
+
+/* Every thread has its own stack of them. */
+static _Thread_local mbr_cu_context stack[8];
+static _Thread_local size_t depth;
+
+static const char *name_of(mbr_cu_context context, char out[24]) {
+    const char *at = (const char *)context;
+    if (at >= primary && at < primary + sizeof primary)
+        snprintf(out, 24, "of %d", (int)(at - primary));
+    else
+        snprintf(out, 24, "another");
+    return out;
+}
 
 int cuDevicePrimaryCtxRetain(mbr_cu_context *context, int device) {
-    (void)device;
-    *context = (mbr_cu_context)&thing;
+    note("cuDevicePrimaryCtxRetain %d", device);
+    *context = (mbr_cu_context)&primary[device];
     return answer("cuDevicePrimaryCtxRetain");
 }
 
 int cuCtxGetCurrent(mbr_cu_context *context) {
-    *context = NULL;
+    note("cuCtxGetCurrent");
+    *context = depth > 0 ? stack[depth - 1] : NULL;
     return answer("cuCtxGetCurrent");
 }
 
 int cuCtxPushCurrent_v2(mbr_cu_context context) {
-    (void)context;
-    return answer("cuCtxPushCurrent_v2");
+    char name[24];
+    note("cuCtxPushCurrent_v2 %s", name_of(context, name));
+    int status = answer("cuCtxPushCurrent_v2");
+    if (status == 0)
+        stack[depth++] = context;
+    return status;
 }
 
 int cuCtxPopCurrent_v2(mbr_cu_context *context) {
-    *context = (mbr_cu_context)&thing;
+    if (depth == 0)
+        return 201; /* CUDA_ERROR_INVALID_CONTEXT */
+    char name[24];
+    *context = stack[--depth];
+    note("cuCtxPopCurrent_v2 %s", name_of(*context, name));
     return answer("cuCtxPopCurrent_v2");
 }
 
+/* ---- kernels: a module or library is its image, a kernel or function its name -- */
+
+static int get_kernel(const char *function, const char *image, const char *name,
+                      const void **out) {
+    note("%s %s", function, name);
+    int status = answer_for(function, image);
+    *out = status == 0 ? name : NULL;
+    return status;
+}
+
 int cuModuleLoadData(mbr_cu_module *module, const void *image) {
-    (void)image;
-    *module = (mbr_cu_module)&thing;
-    return answer("cuModuleLoadData");
+    note("cuModuleLoadData %s", (const char *)image);
+    *module = (mbr_cu_module)image;
+    return answer_for("cuModuleLoadData", image);
 }
 
 int cuModuleGetFunction(mbr_cu_function *function, mbr_cu_module module,
                         const char *name) {
-    (void)module;
-    (void)name;
-    *function = (mbr_cu_function)&thing;
-    return answer("cuModuleGetFunction");
+    return get_kernel("cuModuleGetFunction", (const char *)module, name,
+                      (const void **)function);
+}
+
+int cuLibraryLoadData(mbr_cu_library *library, const void *image, int *jit_options,
+                      void **jit_values, unsigned jit_count, int *options,
+                      void **values, unsigned count) {
+    (void)jit_options, (void)jit_values, (void)jit_count;
+    (void)options, (void)values, (void)count;
+    note("cuLibraryLoadData %s", (const char *)image);
+    *library = (mbr_cu_library)image;
+    return answer_for("cuLibraryLoadData", image);
+}
+
+int cuLibraryGetKernel(mbr_cu_kernel *kernel, mbr_cu_library library,
+                       const char *name) {
+    return get_kernel("cuLibraryGetKernel", (const char *)library, name,
+                      (const void **)kernel);
+}
+
+int cuKernelGetFunction(mbr_cu_function *function, mbr_cu_kernel kernel) {
+    note("cuKernelGetFunction %s", (const char *)kernel);
+    *function = (mbr_cu_function)kernel;
+    return answer("cuKernelGetFunction");
 }
 
 int cuFuncGetAttribute(int *value, int attribute, mbr_cu_function function) {
     (void)function;
-    *value = attribute == 1 ? 1024 : -1;
+    *value = attribute == 1 ? 1024 : -1; /* static shared memory */
     return answer("cuFuncGetAttribute");
 }
 
 int cuFuncSetAttribute(mbr_cu_function function, int attribute, int value) {
-    (void)function;
-    (void)attribute;
-    (void)value;
+    note("cuFuncSetAttribute %s %d %d", (const char *)function, attribute, value);
     return answer("cuFuncSetAttribute");
+}
+
+/* ---- launches ----------------------------------------------------------------- */
+
+int cuStreamIsCapturing(mbr_cu_stream stream, int *status) {
+    (void)stream;
+    note("cuStreamIsCapturing");
+    *status = mbr_fake_driver_log.capturing;
+    return answer("cuStreamIsCapturing");
+}
+
+static void keep_params(mbr_fake_launch *out, void **extra) {
+    const void *at = NULL;
+    for (; extra != NULL && *extra != MBR_CU_PARAMS_END; extra += 2)
+        if (*extra == MBR_CU_PARAMS_AT)
+            at = extra[1];
+        else if (*extra == MBR_CU_PARAMS_SIZE)
+            out->size = *(const size_t *)extra[1];
+    if (at != NULL && out->size <= sizeof out->params)
+        memcpy(out->params, at, out->size);
 }
 
 int cuLaunchKernel(mbr_cu_function function, unsigned grid_x, unsigned grid_y,
                    unsigned grid_z, unsigned block_x, unsigned block_y,
                    unsigned block_z, unsigned shared_bytes, mbr_cu_stream stream,
                    void **params, void **extra) {
-    (void)function;
-    (void)grid_x, (void)grid_y, (void)grid_z;
-    (void)block_x, (void)block_y, (void)block_z;
-    (void)shared_bytes;
-    (void)stream;
+    static pthread_mutex_t launching = PTHREAD_MUTEX_INITIALIZER;
     (void)params;
-    (void)extra;
+    note("cuLaunchKernel %s", (const char *)function);
+    pthread_mutex_lock(&launching);
+    mbr_fake_launch *out = &mbr_fake_driver_log.launch;
+    *out = (mbr_fake_launch){.context = depth > 0 ? (void *)stack[depth - 1] : NULL,
+                             .stream = stream,
+                             .grid = {grid_x, grid_y, grid_z},
+                             .block = {block_x, block_y, block_z},
+                             .shared_bytes = shared_bytes};
+    snprintf(out->kernel, sizeof out->kernel, "%s", (const char *)function);
+    keep_params(out, extra);
+    mbr_fake_driver_log.launches++;
+    pthread_mutex_unlock(&launching);
     return answer("cuLaunchKernel");
-}
-
-int cuStreamIsCapturing(mbr_cu_stream stream, int *status) {
-    (void)stream;
-    *status = 0;
-    return answer("cuStreamIsCapturing");
-}
-
-int cuLibraryLoadData(mbr_cu_library *library, const void *image, int *jit_options,
-                      void **jit_values, unsigned jit_count, int *options,
-                      void **values, unsigned count) {
-    (void)image;
-    (void)jit_options, (void)jit_values, (void)jit_count;
-    (void)options, (void)values, (void)count;
-    *library = (mbr_cu_library)&thing;
-    return answer("cuLibraryLoadData");
-}
-
-int cuLibraryGetKernel(mbr_cu_kernel *kernel, mbr_cu_library library,
-                       const char *name) {
-    (void)library;
-    (void)name;
-    *kernel = (mbr_cu_kernel)&thing;
-    return answer("cuLibraryGetKernel");
-}
-
-int cuKernelGetFunction(mbr_cu_function *function, mbr_cu_kernel kernel) {
-    (void)kernel;
-    *function = (mbr_cu_function)&thing;
-    return answer("cuKernelGetFunction");
 }

@@ -8,6 +8,8 @@
  *   MBR_FAKE_SIZE n       its table has n bytes more
  *   MBR_FAKE_LACKS member the table's member is NULL
  *   MBR_FAKE_UNDEFINED    needs a symbol that nobody has
+ * As a CUDA variant it has two kernels, which the fake driver takes, and keeps what it
+ * was handed to launch them.
  */
 #include "variant/variant.h"
 
@@ -58,9 +60,14 @@ int mbr_fake_need(void) {
 #define MBR_FAKE_SIZE 0
 #endif
 
+static const mbr_blob blobs[] = {
+    {"one", MBR_VARIANT_IMAGE ".one", sizeof MBR_VARIANT_IMAGE ".one"},
+    {"two", MBR_VARIANT_IMAGE ".two", sizeof MBR_VARIANT_IMAGE ".two"},
+};
+
 int mbr_variant_entry(const char *stamp, uint32_t size, const mbr_launcher *launcher,
                       mbr_table *out) {
-    (void)launcher;
+    mbr_fake_variant.launcher = launcher;
     if (strcmp(stamp, MBR_FAKE_STAMP) != 0)
         return MBR_ENTRY_STAMP;
     if (size != sizeof *out + MBR_FAKE_SIZE)
@@ -68,6 +75,8 @@ int mbr_variant_entry(const char *stamp, uint32_t size, const mbr_launcher *laun
     *out = (mbr_table){
         .name = MBR_VARIANT_NAME,
         .build = "fake",
+        .blobs = launcher != NULL ? blobs : NULL,
+        .blob_count = launcher != NULL ? sizeof blobs / sizeof *blobs : 0,
 #define MBR_OP(op) .op = mbr_impl_##op,
 #define MBR_WORKSPACE(op) .op##_workspace = mbr_impl_##op##_workspace,
 #include "ops/ops.def"

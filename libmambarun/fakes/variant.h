@@ -17,13 +17,14 @@
 #include <stdlib.h>
 #include <stdio.h>
 
-#include "../mambarun.h"
+#include "../variant/variant.h"
 
 typedef struct mbr_fake {
     int32_t calls;  /* how many so far; workspace questions count */
     const char *op; /* of the latest: its row of ops.def, plus "_workspace" */
     uint32_t size;  /* sizeof its params struct */
-    unsigned char params[2048]; /* a copy of them */
+    unsigned char params[2048];   /* a copy of them */
+    const mbr_launcher *launcher; /* CUDA: what the core handed over */
     /* set by the test: what the fake answers */
     mbr_status status;
     size_t workspace;

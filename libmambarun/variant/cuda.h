@@ -8,9 +8,14 @@
 
 #include "variant.h"
 
-/* MBR_KERNEL_<name> for every row of every room's instances.def: the kernel's number in
- * the variant's list of blobs. Last comes MBR_KERNELS, how many. Written by the build. */
+/* MBR_KERNEL_<name>: a kernel's number among the blobs. mbr_kernels.h, written by the
+ * build, includes every room's instances.def with MBR_KERNEL_ROW as its macro. */
+enum {
+#define MBR_KERNEL_ROW(name, source, macros) MBR_KERNEL_##name,
 #include "mbr_kernels.h"
+#undef MBR_KERNEL_ROW
+    MBR_KERNELS
+};
 
 /* By number; written by kernels.py. The last one is empty, for a variant of none. */
 extern const mbr_blob mbr__blobs[MBR_KERNELS + 1];

@@ -8,17 +8,6 @@ set(MAMBARUN_KERNEL_CACHE ${CMAKE_BINARY_DIR}/kernels/cache CACHE PATH
 # One row at a time: kernels.py itself fills the processor.
 set_property(GLOBAL APPEND PROPERTY JOB_POOLS mbr_kernels=1)
 
-# MBR_KERNEL_<name>, a number for every kernel: the rows of all rooms, one after another.
-file(GLOB instances CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/ops/*/instances.def)
-set(kernel_rows "")
-foreach(file IN LISTS instances)
-  file(RELATIVE_PATH file ${CMAKE_CURRENT_SOURCE_DIR} ${file})
-  string(APPEND kernel_rows
-    "#define MBR_KERNEL(name, source, macros) MBR_KERNEL_##name,\n#include \"${file}\"\n")
-endforeach()
-file(CONFIGURE OUTPUT generated/mbr_kernels.h CONTENT
-  "enum {\n@kernel_rows@MBR_KERNELS\n};\n" @ONLY)
-
 # mbr_nvrtc(major out): the compiler of a toolkit, given as MAMBARUN_NVRTC_<major> (the
 # library, or a folder above it such as site-packages) or installed for this Python.
 function(mbr_nvrtc major out)
@@ -65,8 +54,6 @@ function(mbr_cuda_variant name toolkit kind arch)
   target_compile_definitions(${name} PRIVATE MBR_CUDA)
 endfunction()
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/ops/*/cuda*.c
-                                         ${CMAKE_CURRENT_SOURCE_DIR}/variant/cuda.c)
 mbr_rows(MBR_TOOLKIT ${CMAKE_CURRENT_SOURCE_DIR}/manifest.def toolkit_rows)
 mbr_rows(MBR_CUDA_VARIANT ${CMAKE_CURRENT_SOURCE_DIR}/manifest.def rows)
 foreach(row IN LISTS rows)

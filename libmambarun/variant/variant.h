@@ -24,7 +24,8 @@ typedef struct mbr_launch {
 } mbr_launch;
 
 /* What the core does for a CUDA variant, which so needs no driver of its own: contexts,
- * kernel handles and messages stay in one place. Allocates nothing, waits for nothing. */
+ * kernel handles and messages stay in one place. Allocates nothing, waits for nothing.
+ */
 typedef struct mbr_launcher {
     /* Launches blob number kernel on c's device and stream, with one argument: size
      * bytes at params, which are copied. MBR_E_CUDA with the driver's words. */
@@ -49,11 +50,11 @@ typedef struct mbr_table {
 /* Name of a member that is NULL, or NULL if none is. Here because the core, which asks,
  * names no op. */
 static inline const char *mbr__table_lacks(const mbr_table *t) {
-#define MBR_OP(op)                                                                       \
-    if (t->op == NULL)                                                                   \
+#define MBR_OP(op)                                                                     \
+    if (t->op == NULL)                                                                 \
         return #op;
-#define MBR_WORKSPACE(op)                                                                \
-    if (t->op##_workspace == NULL)                                                       \
+#define MBR_WORKSPACE(op)                                                              \
+    if (t->op##_workspace == NULL)                                                     \
         return #op "_workspace";
 #include "../ops/ops.def"
     return NULL;

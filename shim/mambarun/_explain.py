@@ -57,12 +57,81 @@ What to do
   - Look at CUDA_VISIBLE_DEVICES: an empty value or -1 hides all GPUs, a wrong number
     hides those after it.
   - In a container: NVIDIA_VISIBLE_DEVICES, and --gpus.""",
+    "MR111": """\
+The GPU has no room for this process.
+
+Its memory is full, so that neither a context nor kernels fit, or another process has it
+for itself (compute mode EXCLUSIVE_PROCESS). The next call tries again.
+
+What to do
+  - `nvidia-smi` shows who uses it.
+  - Call mambarun.preload(device) early, before other things fill the memory.""",
     "MR112": """\
-The CUDA driver refused to start, with the code and text that the message shows.
+The CUDA driver failed, with the code and text that the message shows.
 
 What to do
   - See whether `nvidia-smi` and a small torch program work on that GPU; if they do not,
     the reason lies with the driver. A reboot helps when a GPU has fallen off the bus.""",
+    "MR113": """\
+The driver's compiler for PTX is not there.
+
+A variant whose name has `ptx` in it is compiled by the driver when it is first used.
+For that the driver loads libnvidia-ptxjitcompiler.so.1, which some containers lack.
+
+What to do
+  - In a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; with Debian's packages
+    it is libnvidia-ptxjitcompiler1.
+  - A GPU for which there is a cubin variant does not need it: see MR120.""",
+    "MR114": """\
+The driver does not compile the PTX of this variant.
+
+The driver is older than the PTX, or CUDA_DISABLE_PTX_JIT is set.
+
+What to do
+  - Unset CUDA_DISABLE_PTX_JIT, or update the driver.
+  - See what would run here: python -m mambarun""",
+    "MR115": """\
+A variant's kernels do not load on this GPU.
+
+The driver cannot read them, or finds no code for this GPU in them, or a kernel is
+missing. Either the file is damaged, or it is not what its name says.
+
+What to do
+  - Reinstall: pip install --force-reinstall --no-deps mambarun
+  - Look at MAMBARUN_PATH: it may name a folder with other files.
+  - If that does not help, it is a fault of mambarun: please report the message.""",
+    "MR116": """\
+The first call for a GPU was made while a CUDA graph was captured.
+
+The first call loads the kernels, and the driver loads nothing during a capture.
+
+What to do
+  - Call mambarun.preload(device) before capturing, or run the model once: graphs want
+    a warm-up in any case.""",
+    "MR117": """\
+The GPU, or a kernel that ran before, failed; every call for that GPU now fails.
+
+CUDA reports such a fault at some later call, which need not have to do with it.
+
+What to do
+  - Restart the process with CUDA_LAUNCH_BLOCKING=1: then the call that is to blame says
+    so itself.
+  - If that is one of mambarun's, please report it with the shapes and types.""",
+    "MR118": """\
+The driver refuses to launch a kernel with these sizes, or on this stream.
+
+The message has the kernel and its sizes.
+
+What to do
+  - A stream belongs to one device: use the current stream of the tensors' device.
+  - Otherwise it is a fault of mambarun: please report the message, with the shapes.""",
+    "MR119": """\
+CUDA was used in this process before it was forked, and does not outlive that.
+
+What to do
+  - Start worker processes by `spawn`: torch.multiprocessing.set_start_method("spawn"),
+    or multiprocessing_context="spawn" for a DataLoader.
+  - Or use no GPU before forking.""",
     "MR120": """\
 No variant of mambarun can run this call on this device.
 
@@ -74,11 +143,13 @@ compute capability 8.x, and so on. The message lists every one with its reason:
   needs driver API ...     the NVIDIA driver is too old for it
   not asked for            MAMBARUN_VARIANT names another
 
-Tensors on a GPU are never run on the CPU instead. This release has CPU variants only:
-on a GPU's tensors every variant says `not installed`.
+A row may also end with a code of its own, such as MR113.
+
+Tensors on a GPU are never run on the CPU instead.
 
 What to do
-  - Move the tensors and the model to the CPU, or use a release with CUDA variants.
+  - `not installed` everywhere: this mambarun was built without CUDA variants.
+  - Move the tensors and the model to the CPU, or update the driver.
   - See what would run here: python -m mambarun""",
     "MR302": """\
 Another compiled module of that name is installed and does not load.
