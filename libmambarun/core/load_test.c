@@ -231,7 +231,7 @@ static void without_a_driver_the_status_is_cuda(void **state) {
                         "no variant can run op on cuda:1: driver lacks cuLaunchKernel "
                         "(API 4.0): no kernel can be launched\n"
                         "  run: python -m mambarun --explain MR102");
-    for (size_t i = 3; i < MBR_ROWS; i++)
+    for (size_t i = 3; i < MBR_ROWS && !mbr__rows[i].for_tests; i++)
         assert_says(f->after[i].reason, "driver lacks cuLaunchKernel (API 4.0)");
 }
 
@@ -375,7 +375,7 @@ static void variant_beyond_the_last_is_refused(void **state) {
     (void)state;
     mbr_variant_info info = {.struct_size = sizeof info};
     assert_int_equal(mbr_variant_at(MBR_ROWS, MBR_DEVICE_CPU, 0, &info), MBR_E_ARG);
-    assert_string_equal(mbr_last_error(), "i is 16: there are 16 variants");
+    assert_string_equal(mbr_last_error(), "i is 18: there are 18 variants");
 }
 
 static void variant_info_without_size_or_device_is_refused(void **state) {

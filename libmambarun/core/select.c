@@ -15,14 +15,17 @@ const mbr_row mbr__rows[MBR_ROWS] = {
      .mode = "cpu",                                                                    \
      .device_type = MBR_DEVICE_CPU,                                                    \
      .cpu = MBR_CPU_##isa},
-#define MBR_CUDA_VARIANT(variant, major, kind, sm, least, last)                        \
+#define MBR_CUDA_ROW(variant, major, kind, sm, least, last, tests)                     \
     {.name = #variant,                                                                 \
      .mode = #kind,                                                                    \
      .device_type = MBR_DEVICE_CUDA,                                                   \
      .toolkit = major,                                                                 \
      .arch = sm,                                                                       \
      .least_cc = least,                                                                \
-     .last_cc = last},
+     .last_cc = last,                                                                  \
+     .for_tests = tests},
+#define MBR_CUDA_VARIANT(...) MBR_CUDA_ROW(__VA_ARGS__, false)
+#define MBR_CUDA_TEST_VARIANT(...) MBR_CUDA_ROW(__VA_ARGS__, true)
 #include "../manifest.def"
 };
 
@@ -101,6 +104,10 @@ static bool judge(const mbr_row *row, const mbr_facts *f, const mbr_row *forced,
     }
     if (forced != NULL && forced->device_type == f->device_type && forced != row) {
         SAY("not asked for: MAMBARUN_VARIANT is %s", forced->name);
+        return false;
+    }
+    if (row->for_tests && forced != row) {
+        SAY("for tests: runs only if MAMBARUN_VARIANT names it");
         return false;
     }
     return (row->device_type == MBR_DEVICE_CPU ? judge_cpu : judge_cuda)(row, f, out);

@@ -20,11 +20,13 @@ typedef struct mbr_row {
     int32_t arch;        /* CUDA: 80 is sm_80 */
     int32_t least_cc;    /* CUDA: compute capability from */
     int32_t last_cc;     /* CUDA: to */
+    bool for_tests;      /* runs only if MAMBARUN_VARIANT names it */
 } mbr_row;
 
 enum {
 #define MBR_CPU_VARIANT(name, isa) MBR_ROW_##name,
 #define MBR_CUDA_VARIANT(name, toolkit, kind, arch, least_cc, last_cc) MBR_ROW_##name,
+#define MBR_CUDA_TEST_VARIANT MBR_CUDA_VARIANT
 #include "../manifest.def"
     MBR_ROWS
 };

@@ -9,7 +9,7 @@ The build calls it once per CUDA row of manifest.def and gets, in --out:
 A kernel is compiled again only if its source, a header it includes, its row, a flag or
 the compiler has changed: images are kept in --cache under a hash of all that.
 
-By hand, while writing a kernel (NAME may be a glob such as 'selective_scan_fwd_*'):
+By hand, while writing a kernel (NAME may be a glob such as '*_bf16'):
     python3 libmambarun/variant/kernels.py --row NAME --arch 90 --nvrtc WHEEL --out DIR
 prints the table and leaves DIR/NAME.cubin (or .ptx with --kind ptx), to look at with
 cuobjdump or nvdisasm. WHEEL is libnvrtc.so.* itself or a folder somewhere above it, such
