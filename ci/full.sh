@@ -41,10 +41,7 @@ keep() {
 cross() {
     local folder=build/$1 target=$2
     shift 2
-    mkdir -p "$folder"
-    printf '#!/bin/sh\nexec %s -m ziglang cc -target %s "$@"\n' \
-        "$root/.venv/bin/python" "$target" >"$folder/cc"
-    chmod +x "$folder/cc"
+    zig_cc "$target" "$folder/cc"
     cmake -G Ninja -S . -B "$folder" -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_C_COMPILER="$root/$folder/cc" "$@" && cmake --build "$folder"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# setup.sh - what demo.sh, test.sh and full.sh share; sourced, not run. Makes .venv with
+# setup.sh - what demo.sh, test.sh, full.sh and wheel.sh share; sourced, not run. Makes .venv with
 # a torch, the packages asked for and mambarun itself, and uses apt only for what is
 # really missing. Every step that takes long says so and keeps talking.
 #
@@ -169,4 +169,30 @@ need_mambarun() {
     rm -f .venv/mambarun.installed
     pip_install mambarun --force-reinstall --no-deps . || die "pip install . failed"
     echo "$now" >.venv/mambarun.installed
+}
+
+# need_nvrtc: the compilers that manifest.def names, each in out/nvrtc/<major>, and the
+# CMake settings that say so in $nvrtc. Fails if they cannot be had.
+nvrtc=()
+need_nvrtc() {
+    local major version wheel folder
+    nvrtc=(-DMAMBARUN_CUDA=ON "-DMAMBARUN_KERNEL_CACHE=$root/out/kernels")
+    while read -r major version wheel; do
+        folder=$root/out/nvrtc/$major
+        nvrtc+=("-DMAMBARUN_NVRTC_$major=$folder")
+        [ ! -e "$folder/complete" ] || continue
+        say "$wheel $version: 50 to 90 MB to load"
+        rm -rf "$folder"
+        pip_install "$wheel" --no-deps --target "$folder" "$wheel==$version.*" || return 1
+        touch "$folder/complete"
+    done < <(sed -n 's/^MBR_TOOLKIT(\([0-9]*\), *"\([0-9.]*\)".*"\(.*\)")$/\1 \2 \3/p' \
+        libmambarun/manifest.def)
+}
+
+# zig_cc TARGET FILE: writes a C compiler for TARGET, such as x86_64-linux-gnu.2.17.
+zig_cc() {
+    mkdir -p "$(dirname "$2")"
+    printf '#!/bin/sh\nexec %s -m ziglang cc -target %s "$@"\n' \
+        "$root/.venv/bin/python" "$1" >"$2"
+    chmod +x "$2"
 }

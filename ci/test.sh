@@ -149,6 +149,21 @@ for script in rooms layout abi; do
 done
 check symbols.sh bash ci/checks/symbols.sh "$lib"
 
+# One CUDA row per toolkit and the PTX row; wheel.sh builds them all.
+cuda_rows=(cuda12_sm90 cuda11_sm80 cuda13_sm110 cuda11_ptx80)
+build_cuda() {
+    cmake -G Ninja -S . -B build/cuda -DCMAKE_BUILD_TYPE=Release -DMAMBARUN_WERROR=ON \
+        "${nvrtc[@]}" "-DMAMBARUN_ONLY=cpu_scalar;$(IFS=';' && echo "${cuda_rows[*]}")" &&
+        cmake --build build/cuda
+}
+if need_nvrtc; then
+    check "build cuda" build_cuda
+    check cubins.py python ci/checks/cubins.py build/cuda "${cuda_rows[@]}"
+    check "symbols.sh cuda" bash ci/checks/symbols.sh build/cuda/lib
+else
+    skip "build cuda" "pip could not install NVRTC"
+fi
+
 check "pip install ." need_mambarun
 tests shim python shim/tests
 MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_reference.py

@@ -2,10 +2,10 @@
 """cubins.py BUILD [ROW...] - finished CUDA libraries hold what their names say.
 
 Opens every CUDA row of manifest.def in BUILD/lib through its entry function, as
-libmambarun does, and reads each image itself: one kernel, of the name that instances.def
-has, for the architecture that the row has. Registers and spills come from BUILD/kernels,
-where kernels.py left them. ROW...: these must be there; else whatever is there is looked
-at, which must be something. Needs neither GPU nor toolkit.
+libmambarun does, and reads each image itself: one kernel, of the name that
+instances.def has, for the architecture that the row has. Registers and spills come from
+BUILD/kernels, where kernels.py left them. ROW...: these must be there; else whatever is
+there is looked at, which must be something. Needs neither GPU nor toolkit.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def read_ptx(image: bytes) -> tuple[int, list[str]]:
         raise ValueError("PTX without NUL at its end")
     text = image.rstrip(b"\0").decode()
     arch = re.search(r"^\.target sm_(\d+)\s*$", text, re.M)
-    return int(arch[1]) if arch else 0, re.findall(r"^\.visible \.entry (\w+)\(", text, re.M)
+    return int(arch[1]) if arch else 0, re.findall(
+        r"^\.visible \.entry (\w+)\(", text, re.M
+    )
 
 
 def check_image(blob: Blob, variant: Variant) -> str:
@@ -177,7 +179,9 @@ def check(variant: Variant, build: pathlib.Path, stamp: bytes) -> list[str]:
         wrong.append("kernels.json is of another build")
     wrong += check_report(variant, report)
     most = max((entry.get("registers", 0) for entry in report), default=0)
-    spilling = sum(1 for entry in report if entry.get("stack") or entry.get("spill_loads"))
+    spilling = sum(
+        1 for entry in report if entry.get("stack") or entry.get("spill_loads")
+    )
     print(f"{variant.name:14}{len(blobs):8}{total:12}{most or '-':>14}"
           f"{spilling if most else '-':>10}")  # fmt: skip
     return [f"{variant.name}: {fault}" for fault in wrong]
@@ -195,9 +199,13 @@ def too_many_rows() -> list[str]:
 def main(folder: str, *named: str) -> int:
     build = pathlib.Path(folder)
     known = manifest()
-    wrong = [f"{name}: no row of manifest.def" for name in {*named} - {v.name for v in known}]
+    wrong = [
+        f"{name}: no row of manifest.def" for name in {*named} - {v.name for v in known}
+    ]
     there = [v for v in known if (build / f"lib/libmambarun_{v.name}.so").is_file()]
-    wrong += [f"{name}: not built" for name in named if name not in [v.name for v in there]]
+    wrong += [
+        f"{name}: not built" for name in named if name not in [v.name for v in there]
+    ]
     if not there:
         wrong.append(f"{build}/lib: no CUDA library")
     wrong += too_many_rows()

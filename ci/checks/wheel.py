@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""wheel.py FILE - the wheel holds what it should, and works in a clean environment.
+"""wheel.py FILE [--cuda] - the wheel holds what it should, and works in a clean
+environment.
 
 One wheel for every Python, with the library, the CPU variants of the manifest that fit
-this processor family and nothing of the tests; then it is installed with nothing beside
-it, no torch either, and asked who supplies each module.
+this processor family, with --cuda every CUDA variant, and nothing of the tests; it is
+small enough to be carried to a machine without a network (64 MiB). Then it is installed
+with nothing beside it, no torch either, and asked who supplies each module.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ print(info["version"], mambarun.info()["cpu_variant"])
 """
 
 
-def wanted() -> set[str]:
+MOST_BYTES = 64 << 20
+
+
+def wanted(cuda: bool) -> set[str]:
     """Files that must be in the wheel, beside the package's own modules."""
     manifest = (ROOT / "libmambarun/manifest.def").read_text()
     rows = re.findall(r"^MBR_CPU_VARIANT\((\w+),\s*(\w+)\)", manifest, re.M)
@@ -41,6 +46,10 @@ def wanted() -> set[str]:
     for name, isa in rows:
         if isa == "SCALAR" or not baseline_only:
             files.add(f"mambarun/_lib/libmambarun_{name}.so")
+    for name in (
+        re.findall(r"^MBR_CUDA_VARIANT\((\w+),", manifest, re.M) if cuda else ()
+    ):
+        files.add(f"mambarun/_lib/libmambarun_{name}.so")
     for standin in (ROOT / "shim/standins").iterdir():
         files |= {f"{standin.name}/__init__.py", f"{standin.name}/__init__.pyi"}
     for module in (ROOT / "shim/mambarun").rglob("*.py"):
@@ -48,13 +57,15 @@ def wanted() -> set[str]:
     return files
 
 
-def contents(wheel: pathlib.Path) -> list[str]:
+def contents(wheel: pathlib.Path, expected: set[str]) -> list[str]:
     names = set(zipfile.ZipFile(wheel).namelist())
     found = {name for name in names if ".dist-info/" not in name}
-    wrong = [f"{wheel.name}: lacks {name}" for name in sorted(wanted() - found)]
-    wrong += [f"{wheel.name}: has {name}" for name in sorted(found - wanted())]
+    wrong = [f"{wheel.name}: lacks {name}" for name in sorted(expected - found)]
+    wrong += [f"{wheel.name}: has {name}" for name in sorted(found - expected)]
     if not re.fullmatch(r"mambarun-[\d.]+-py3-none-\w+\.whl", wheel.name):
         wrong.append(f"{wheel.name}: is not for every Python 3 on one platform")
+    if wheel.stat().st_size >= MOST_BYTES:
+        wrong.append(f"{wheel.name}: {wheel.stat().st_size} bytes, too large to carry")
     return wrong
 
 
@@ -71,13 +82,19 @@ def clean_install(wheel: pathlib.Path) -> str:
     return answer.stdout.strip()
 
 
-def main(file: str) -> int:
+def main(file: str, option: str = "") -> int:
     wheel = pathlib.Path(file).resolve()
-    wrong = contents(wheel)
+    wrong = contents(wheel, wanted(option == "--cuda"))
     for line in wrong:
         print(line)
     if wrong:
         return 1
+    for member in zipfile.ZipFile(wheel).infolist():
+        if member.filename.endswith(".so"):
+            name = pathlib.PurePath(member.filename).name
+            print(
+                f"{name:36}{member.file_size:12} bytes,{member.compress_size:12} packed"
+            )
     size = wheel.stat().st_size >> 10
     print(f"OK: {wheel.name}, {size} KiB; installed alone: {clean_install(wheel)}")
     return 0

@@ -12,14 +12,14 @@ the compiler has changed: images are kept in --cache under a hash of all that.
 By hand, while writing a kernel (NAME may be a glob such as '*_bf16'):
     python3 libmambarun/variant/kernels.py --row NAME --arch 90 --nvrtc WHEEL --out DIR
 prints the table and leaves DIR/NAME.cubin (or .ptx with --kind ptx), to look at with
-cuobjdump or nvdisasm. WHEEL is libnvrtc.so.* itself or a folder somewhere above it, such
-as site-packages with nvidia-cuda-nvrtc-cu12 in it. --define X=1 adds a macro.
+cuobjdump or nvdisasm. WHEEL is libnvrtc.so.* itself or a folder somewhere above it,
+such as site-packages with nvidia-cuda-nvrtc-cu12 in it. --define X=1 adds a macro.
 
 What a source gets: MBR_KERNEL_NAME and its row's macros; -I libmambarun and its own
 folder; <stdint.h> and <stddef.h>; C++17; MBR_ARCH (90 for sm_90). It defines one
     extern "C" __global__ void MBR_KERNEL_NAME(const mbr_..._params p)
-A row may end with a comment /* spills: WHY */; without one, ci/checks/cubins.py takes no
-spills or stack frames.
+A row may end with a comment /* spills: WHY */; without one, ci/checks/cubins.py takes
+no spills or stack frames.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# The oldest PTX that has what an architecture's kernels use, and so the oldest driver:
-# an older one refuses PTX of a newer version. ptxas checks every instruction against it.
+# The oldest PTX that has what an architecture's kernels use, and so the oldest driver: a
+# driver refuses PTX newer than itself. ptxas checks every instruction against it.
 OLDEST_PTX = {60: "6.0", 70: "6.0", 75: "6.3", 80: "7.0", 90: "7.8"}
 
 # NVRTC brings no headers. Its size_t is built in.
@@ -178,7 +178,9 @@ class Nvrtc:
     ) -> tuple[bytes | None, str]:
         """(the image or None, the log)."""
         program = ctypes.c_void_p()
-        texts = (ctypes.c_char_p * len(HEADERS))(*(t.encode() for t in HEADERS.values()))
+        texts = (ctypes.c_char_p * len(HEADERS))(
+            *(t.encode() for t in HEADERS.values())
+        )
         names = (ctypes.c_char_p * len(HEADERS))(*(n.encode() for n in HEADERS))
         flags = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
         self._call(
@@ -206,7 +208,10 @@ def open_nvrtc(path: pathlib.Path) -> None:
 
 def lower_version(ptx: bytes, arch: int) -> bytes:
     text, count = re.subn(
-        rb"^\.version \d+\.\d+", b".version " + OLDEST_PTX[arch].encode(), ptx, flags=re.M
+        rb"^\.version \d+\.\d+",
+        b".version " + OLDEST_PTX[arch].encode(),
+        ptx,
+        flags=re.M,
     )
     if count != 1:
         raise RuntimeError(f"{count} .version lines in the PTX")
@@ -288,7 +293,9 @@ def write_blobs(out: pathlib.Path, report: list[dict], images: list[bytes]) -> N
         data += image
     write_if_new(out / "kernels.bin", bytes(data) or b"\0")
     listed = "\n".join([*blobs, "    [MBR_KERNELS] = {0},"])
-    write_if_new(out / "kernels.c", f"""/* Written by kernels.py. */
+    write_if_new(
+        out / "kernels.c",
+        f"""/* Written by kernels.py. */
 #include "variant/cuda.h"
 
 __asm__(".pushsection .rodata,\\"a\\"\\n"
@@ -302,7 +309,8 @@ extern const unsigned char images[] __asm__("mbr__images")
 const mbr_blob mbr__blobs[MBR_KERNELS + 1] = {{
 {listed}
 }};
-""".encode())
+""".encode(),
+    )
 
 
 def write_depfile(path: pathlib.Path, target: pathlib.Path, files: set) -> None:
