@@ -5,6 +5,8 @@
  */
 #include "variant/cuda.h"
 
+const char mbr__built_with[] = "fake";
+
 const mbr_blob mbr__blobs[MBR_KERNELS + 1] = {
 #define MBR_KERNEL_ROW(name, source, macros)                                           \
     [MBR_KERNEL_##name] = {#name, "image of " #name, sizeof "image of " #name},

@@ -20,6 +20,9 @@ enum {
 /* By number; written by kernels.py. The last one is empty, for a variant of none. */
 extern const mbr_blob mbr__blobs[MBR_KERNELS + 1];
 
+/* Which compiler and for what, for reports. */
+extern const char mbr__built_with[];
+
 /* For entry.c. */
 void mbr__use_launcher(const mbr_launcher *launcher);
 

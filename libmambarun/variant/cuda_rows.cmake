@@ -49,7 +49,6 @@ function(mbr_cuda_variant name toolkit kind arch)
     COMMENT "Compiling the kernels of ${name}" VERBATIM)
   set_source_files_properties(${folder}/kernels.c PROPERTIES
     OBJECT_DEPENDS ${folder}/kernels.bin)
-  get_filename_component(compiler ${nvrtc} NAME)
   mbr_variant(${name} -O2 ${cuda_sources} ${folder}/kernels.c)
   target_compile_definitions(${name} PRIVATE MBR_CUDA)
 endfunction()

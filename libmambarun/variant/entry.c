@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * entry.c - the one exported function of a variant, compiled into each of them.
- * MBR_VARIANT_NAME and MBR_VARIANT_BUILD are strings from the build, which also defines
- * MBR_CUDA for a CUDA variant.
+ * MBR_VARIANT_NAME and, for a CPU variant, MBR_VARIANT_BUILD are strings from the build,
+ * which defines MBR_CUDA for a CUDA variant.
  */
 #ifdef MBR_CUDA
 #include "cuda.h"
@@ -26,10 +26,12 @@ int mbr_variant_entry(const char *stamp, uint32_t size, const mbr_launcher *laun
 #endif
     *out = (mbr_table){
         .name = MBR_VARIANT_NAME,
-        .build = MBR_VARIANT_BUILD,
 #ifdef MBR_CUDA
+        .build = mbr__built_with,
         .blobs = mbr__blobs,
         .blob_count = MBR_KERNELS,
+#else
+        .build = MBR_VARIANT_BUILD,
 #endif
 #define MBR_OP(op) .op = mbr_impl_##op,
 #define MBR_WORKSPACE(op) .op##_workspace = mbr_impl_##op##_workspace,

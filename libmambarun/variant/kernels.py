@@ -38,8 +38,8 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# The oldest PTX that has what an architecture's kernels use, and so the oldest driver: a
-# driver refuses PTX newer than itself. ptxas checks every instruction against it.
+# The oldest PTX that has what an architecture's kernels use, and so the oldest driver:
+# one refuses PTX newer than itself. ptxas checks every instruction against it.
 OLDEST_PTX = {60: "6.0", 70: "6.0", 75: "6.3", 80: "7.0", 90: "7.8"}
 
 # NVRTC brings no headers. Its size_t is built in.
@@ -159,6 +159,11 @@ class Nvrtc:
             ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
+
+    def version(self) -> str:
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        return f"NVRTC {major.value}.{minor.value}"
 
     def _call(self, name: str, *arguments: object) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -281,15 +286,16 @@ def write_if_new(path: pathlib.Path, content: bytes) -> None:
         path.write_bytes(content)
 
 
-def write_blobs(out: pathlib.Path, report: list[dict], images: list[bytes]) -> None:
+def write_blobs(
+    out: pathlib.Path, built_with: str, report: list[dict], images: list[bytes]
+) -> None:
     """kernels.bin, each image on a line of 64 bytes, and the C that names them."""
     data, blobs = bytearray(), []
     for entry, image in zip(report, images):
         data += bytes(-len(data) % 64)
         name = entry["name"]
-        blobs.append(
-            f'    [MBR_KERNEL_{name}] = {{"{name}", images + {len(data)}, {len(image)}}},'
-        )
+        values = f'"{name}", images + {len(data)}, {len(image)}'
+        blobs.append(f"    [MBR_KERNEL_{name}] = {{{values}}},")
         data += image
     write_if_new(out / "kernels.bin", bytes(data) or b"\0")
     listed = "\n".join([*blobs, "    [MBR_KERNELS] = {0},"])
@@ -305,6 +311,8 @@ __asm__(".pushsection .rodata,\\"a\\"\\n"
         ".popsection\\n");
 extern const unsigned char images[] __asm__("mbr__images")
     __attribute__((visibility("hidden")));
+
+const char mbr__built_with[] = "{built_with}";
 
 const mbr_blob mbr__blobs[MBR_KERNELS + 1] = {{
 {listed}
@@ -322,10 +330,9 @@ def write_depfile(path: pathlib.Path, target: pathlib.Path, files: set) -> None:
 
 
 def plan(
-    wanted: list[Row], asked: argparse.Namespace, nvrtc: pathlib.Path
+    wanted: list[Row], asked: argparse.Namespace, compiler: str
 ) -> tuple[list[Job], set[pathlib.Path]]:
     """(what to have in the cache, every file it comes from)."""
-    compiler = f"{nvrtc.name} {nvrtc.stat().st_size}"
     jobs, files = [], {*rooms(), pathlib.Path(__file__).resolve()}
     real = "compute" if asked.kind == "ptx" else "sm"
     for row in wanted:
@@ -415,7 +422,8 @@ def main() -> int:
     wanted = [r for r in rows() if fnmatch.fnmatch(r.name, asked.row or "*")]
     if asked.row and not wanted:
         sys.exit(f"no row of any instances.def is called {asked.row}")
-    jobs, files = plan(wanted, asked, nvrtc)
+    version = Nvrtc(nvrtc).version()
+    jobs, files = plan(wanted, asked, f"{version}, {nvrtc.stat().st_size} bytes")
     compile_all(jobs, nvrtc, asked.jobs)
     described = [describe(job) for job in jobs]
     report, images = [d[0] for d in described], [d[1] for d in described]
@@ -428,7 +436,7 @@ def main() -> int:
         return 0
     (asked.out / "kernels.txt").write_text(table(report))
     (asked.out / "kernels.json").write_text(json.dumps(report, indent=1) + "\n")
-    write_blobs(asked.out, report, images)
+    write_blobs(asked.out, f"{version}, {asked.kind} {asked.arch}", report, images)
     write_depfile(asked.out / "kernels.d", asked.out / "kernels.c", files)
     return 0
 
