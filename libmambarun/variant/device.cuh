@@ -14,6 +14,14 @@
 
 #define INLINE __device__ __forceinline__
 
+/* Before the struct that a kernel takes by value: it stays in constant memory whatever
+ * is done with it. Older architectures have no word for that. */
+#if __CUDA_ARCH__ >= 700
+#define KERNEL_PARAMETER const __grid_constant__
+#else
+#define KERNEL_PARAMETER const
+#endif
+
 /* ---- dtypes: names for the macros of instances.def -------------------------------- */
 
 struct f32 {
@@ -337,6 +345,52 @@ template <int lanes> INLINE float shuffle_up(float x, int by) {
 
 template <int lanes> INLINE complex shuffle_up(complex x, int by) {
     return {shuffle_up<lanes>(x.re, by), shuffle_up<lanes>(x.im, by)};
+}
+
+/* The value of the lane before, in the group's first lane `first`. */
+template <int lanes> INLINE float lane_before(float x, float first) {
+    float before;
+    asm("{.reg .pred p;\n\t"
+        "shfl.sync.up.b32 %0|p, %1, 1, %3, -1;\n\t"
+        "selp.f32 %0, %0, %2, p;}"
+        : "=&f"(before)
+        : "f"(x), "f"(first), "n"((32 - lanes) << 8));
+    return before;
+}
+
+template <int lanes> INLINE complex lane_before(complex x, complex first) {
+    return {lane_before<lanes>(x.re, first.re), lane_before<lanes>(x.im, first.im)};
+}
+
+/* One round of an inclusive scan over the group under (a, h) after (a', h') = (a a', a h'
+ * + h): lanes by.. take in what the lane `by` before them holds. In assembly because the
+ * shuffle itself says which lanes those are, and the result can stay in place. */
+template <int lanes, int by> INLINE void scan_round(float &a, float &h) {
+    asm("{.reg .pred p;\n\t.reg .f32 s, t;\n\t"
+        "shfl.sync.up.b32 s|p, %1, %2, %3, -1;\n\t"
+        "shfl.sync.up.b32 t, %0, %2, %3, -1;\n\t"
+        "@p fma.rn.f32 %1, %0, s, %1;\n\t"
+        "@p mul.rn.f32 %0, %0, t;}"
+        : "+f"(a), "+f"(h)
+        : "n"(by), "n"((32 - lanes) << 8));
+}
+
+template <int lanes, int by> INLINE void scan_round(complex &a, complex &h) {
+    const complex s = {__shfl_up_sync(ALL_LANES, h.re, by, lanes),
+                       __shfl_up_sync(ALL_LANES, h.im, by, lanes)};
+    const complex t = {__shfl_up_sync(ALL_LANES, a.re, by, lanes),
+                       __shfl_up_sync(ALL_LANES, a.im, by, lanes)};
+    if (threadIdx.x % lanes >= by) {
+        h = multiply_add(a, s, h);
+        a = a * t;
+    }
+}
+
+template <int lanes, int by = 1, class T> INLINE void scan_lanes(T &a, T &h) {
+    if constexpr (by < lanes) {
+        scan_round<lanes, by>(a, h);
+        scan_lanes<lanes, 2 * by>(a, h);
+    }
 }
 
 template <int lanes> INLINE float shuffle_down(float x, int by) {
