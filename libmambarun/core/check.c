@@ -341,7 +341,9 @@ mbr_status mbr__check_workspace(const mbr_workspace *w, size_t need) {
 }
 
 mbr_status mbr__answer_of(const char *variant, const char *op, mbr_status s) {
-    if (s != MBR_OK)
-        MBR_FAIL(s, "%s: %s answers %s", op, variant, mbr_status_name(s));
-    return MBR_OK;
+    if (s == MBR_OK)
+        return MBR_OK;
+    if (s == MBR_E_CUDA) /* by way of the launcher, which left the driver's words */
+        MBR_FAIL(s, "%s: %s", op, mbr_last_error());
+    MBR_FAIL(s, "%s: %s answers %s", op, variant, mbr_status_name(s));
 }

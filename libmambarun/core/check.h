@@ -99,7 +99,8 @@ mbr_status mbr__check_not_empty(const mbr__size *sizes, const int8_t *axes);
 /* need bytes, aligned to 64. */
 mbr_status mbr__check_workspace(const mbr_workspace *w, size_t need);
 
-/* What the variant answered. It has no access to the message; here it gets one. */
+/* What the variant answered. It has no access to the message, except by launching a
+ * kernel; here it gets one. */
 mbr_status mbr__answer_of(const char *variant, const char *op, mbr_status s);
 
 #endif
