@@ -350,10 +350,12 @@ template <int lanes> INLINE complex shuffle_up(complex x, int by) {
 /* The value of the lane before, in the group's first lane `first`. */
 template <int lanes> INLINE float lane_before(float x, float first) {
     float before;
+    /* A register of its own: NVRTC 11 knows no early clobber. */
     asm("{.reg .pred p;\n\t"
-        "shfl.sync.up.b32 %0|p, %1, 1, %3, -1;\n\t"
-        "selp.f32 %0, %0, %2, p;}"
-        : "=&f"(before)
+        ".reg .f32 up;\n\t"
+        "shfl.sync.up.b32 up|p, %1, 1, %3, -1;\n\t"
+        "selp.f32 %0, up, %2, p;}"
+        : "=f"(before)
         : "f"(x), "f"(first), "n"((32 - lanes) << 8));
     return before;
 }
