@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cuda_test.c - what the launch code of this room sends to the driver: which kernel,
+ * how many blocks and threads, on which stream, with which parameters. On the fake
+ * driver.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "../../fakes/cuda.h"
+#include "cuda_scan.h"
+#include <string.h>
+
+enum { WARP = 32, SHARED_OF_ANY_GPU = 48 * 1024 };
+
+static mbr_fake_driver *fake;
+
+static int use_fakes(void **state) {
+    (void)state;
+    fake = mbr_fake_cuda_use();
+    return fake != NULL ? 0 : -1;
+}
+
+typedef struct problem {
+    int64_t batch, dim, length, states, groups;
+    uint8_t code, bits, out_bits;
+    int is_complex;
+} problem;
+
+static mbr_tensor real(const problem *s, int32_t ndim, const int64_t *shape) {
+    return mbr_fake_tensor(s->code, s->bits, ndim, shape);
+}
+
+/* A call as upstream makes it: B and C variable, D, z and delta_bias present. */
+static mbr_selective_scan_fwd_params forward(const problem *s) {
+    const int64_t sequence[] = {s->batch, s->dim, s->length},
+                  rates[] = {s->dim, s->states};
+    const int64_t inputs[] = {s->batch, s->groups, s->states,
+                              s->length * (s->is_complex ? 2 : 1)};
+    const int64_t chunks[] = {s->batch, s->dim, (s->length + 2047) / 2048,
+                              2 * s->states};
+    const uint8_t code = s->is_complex ? MBR_COMPLEX : MBR_FLOAT;
+    const uint8_t bits = s->is_complex ? 64 : 32;
+    mbr_selective_scan_fwd_params p = {
+        .call = mbr_fake_call(sizeof p, 0),
+        .u = real(s, 3, sequence),
+        .delta = real(s, 3, sequence),
+        .A = mbr_fake_tensor(code, bits, 2, rates),
+        .B = real(s, 4, inputs),
+        .C = real(s, 4, inputs),
+        .D = mbr_fake_tensor(MBR_FLOAT, 32, 1, &s->dim),
+        .z = real(s, 3, sequence),
+        .delta_bias = mbr_fake_tensor(MBR_FLOAT, 32, 1, &s->dim),
+        .x = mbr_fake_tensor(code, bits, 4, chunks),
+        .out_z = real(s, 3, sequence),
+        .delta_softplus = 1,
+    };
+    p.out = mbr_fake_tensor(s->out_bits == s->bits ? s->code : MBR_FLOAT, s->out_bits,
+                            3, sequence);
+    if (s->out_bits != s->bits) /* such an out has no gate */
+        p.z = p.out_z = (mbr_tensor){0};
+    return p;
+}
+
+static const problem usual = {.batch = 2,
+                              .dim = 96,
+                              .length = 1000,
+                              .states = 16,
+                              .groups = 1,
+                              .code = MBR_FLOAT,
+                              .bits = 32,
+                              .out_bits = 32};
+
+static void send(const mbr_selective_scan_fwd_params *p) {
+    fake->launches = 0;
+    memset(&fake->launch, 0, sizeof fake->launch);
+    if (mbr_selective_scan_fwd(p) != MBR_OK)
+        fail_msg("%s", mbr_last_error());
+    assert_int_equal(fake->launches, 1);
+}
+
+static void a_forward_goes_to_the_calls_stream_and_device(void **state) {
+    (void)state;
+    for (int32_t device = 0; device < 2; device++) {
+        mbr_selective_scan_fwd_params p = forward(&usual);
+        p.call = mbr_fake_call(sizeof p, device);
+        send(&p);
+        assert_ptr_equal(fake->launch.stream, (void *)(uintptr_t)(0x5150 + device));
+        assert_int_equal(fake->launch.block[1], 1);
+        assert_int_equal(fake->launch.block[2], 1);
+        p.call.stream = NULL; /* the legacy stream stays that */
+        send(&p);
+        assert_null(fake->launch.stream);
+    }
+}
+
+static void its_parameters_begin_with_the_calls(void **state) {
+    (void)state;
+    const mbr_selective_scan_fwd_params p = forward(&usual);
+    send(&p);
+    assert_int_equal(fake->launch.size, sizeof(scan_forward));
+    assert_memory_equal(fake->launch.params, &p, sizeof p);
+}
+
+static void every_pair_of_types_has_its_kernels(void **state) {
+    (void)state;
+    static const struct {
+        uint8_t code, bits, out_bits;
+        const char *name;
+    } pairs[] = {
+        {MBR_FLOAT, 32, 32, "_f32_f32_"},    {MBR_FLOAT, 16, 16, "_f16_f16_"},
+        {MBR_BFLOAT, 16, 16, "_bf16_bf16_"}, {MBR_FLOAT, 16, 32, "_f16_f32_"},
+        {MBR_BFLOAT, 16, 32, "_bf16_f32_"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        for (int is_complex = 0; is_complex < 2; is_complex++) {
+            problem s = usual;
+            s.code = pairs[i].code;
+            s.bits = pairs[i].bits;
+            s.out_bits = pairs[i].out_bits;
+            s.is_complex = is_complex;
+            const mbr_selective_scan_fwd_params p = forward(&s);
+            send(&p);
+            assert_memory_equal(fake->launch.kernel, "selective_scan_fwd_", 19);
+            if (strstr(fake->launch.kernel, pairs[i].name) == NULL ||
+                (strstr(fake->launch.kernel, "complex") != NULL) != is_complex)
+                fail_msg("%s runs pair %s, complex %d", fake->launch.kernel,
+                         pairs[i].name, is_complex);
+        }
+}
+
+/* Blocks in x only, of whole warps, which every GPU can hold, and for all channels. */
+static void any_size_fits_a_grid_and_covers_all_channels(void **state) {
+    (void)state;
+    static const problem sizes[] = {
+        {.batch = 1, .dim = 1, .length = 1, .states = 1, .groups = 1},
+        {.batch = 1, .dim = 1, .length = 1 << 20, .states = 16, .groups = 1},
+        {.batch = 3, .dim = 100, .length = 197, .states = 16, .groups = 4},
+        {.batch = 70000, .dim = 4, .length = 16, .states = 16, .groups = 2},
+        {.batch = 1, .dim = 200000, .length = 64, .states = 256, .groups = 1},
+        {.batch = 2, .dim = 66000, .length = 64, .states = 1, .groups = 66000},
+        {.batch = 64, .dim = 8192, .length = 8192, .states = 16, .groups = 1},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int is_complex = 0; is_complex < 2; is_complex++) {
+            problem s = sizes[i];
+            s.code = MBR_FLOAT;
+            s.bits = s.out_bits = 32;
+            s.is_complex = is_complex;
+            const mbr_selective_scan_fwd_params p = forward(&s);
+            send(&p);
+            const mbr_fake_launch *l = &fake->launch;
+            scan_forward f;
+            memcpy(&f, l->params, sizeof f);
+            assert_int_equal(l->grid[1], 1);
+            assert_int_equal(l->grid[2], 1);
+            assert_in_range(l->grid[0], 1, INT32_MAX);
+            assert_int_equal(l->block[0] % WARP, 0);
+            assert_in_range(l->block[0], WARP, 1024);
+            assert_in_range(l->shared_bytes, 0, SHARED_OF_ANY_GPU);
+            assert_int_equal(f.groups * f.width, s.dim);
+            assert_int_equal(f.blocks, s.batch * f.groups * f.blocks_per_group);
+            assert_int_equal(l->grid[0], f.blocks);
+            assert_true(f.blocks_per_group <= f.width);
+        }
+}
+
+static void an_address_or_stride_that_is_odd_takes_no_wide_accesses(void **state) {
+    (void)state;
+    mbr_selective_scan_fwd_params p = forward(&usual);
+    scan_forward f;
+    send(&p);
+    memcpy(&f, fake->launch.params, sizeof f);
+    assert_int_equal(f.wide, WIDE_U | WIDE_DELTA | WIDE_B | WIDE_C | WIDE_Z | WIDE_OUT |
+                                 WIDE_OUT_Z);
+    p.u.data = (char *)p.u.data + 4; /* 4 bytes past a multiple of 16 */
+    p.delta.stride[1] = 1001;        /* rows begin anywhere */
+    p.z.stride[2] = 2;               /* not side by side */
+    send(&p);
+    memcpy(&f, fake->launch.params, sizeof f);
+    assert_int_equal(f.wide, WIDE_B | WIDE_C | WIDE_OUT | WIDE_OUT_Z);
+}
+
+static void nothing_is_launched_for_an_empty_sequence(void **state) {
+    (void)state;
+    problem s = usual;
+    s.length = 0;
+    const mbr_selective_scan_fwd_params p = forward(&s);
+    fake->launches = 0;
+    assert_int_equal(mbr_selective_scan_fwd(&p), MBR_OK);
+    assert_int_equal(fake->launches, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_forward_goes_to_the_calls_stream_and_device),
+        cmocka_unit_test(its_parameters_begin_with_the_calls),
+        cmocka_unit_test(every_pair_of_types_has_its_kernels),
+        cmocka_unit_test(any_size_fits_a_grid_and_covers_all_channels),
+        cmocka_unit_test(an_address_or_stride_that_is_odd_takes_no_wide_accesses),
+        cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
+    };
+    return cmocka_run_group_tests(tests, use_fakes, NULL);
+}
