@@ -152,25 +152,6 @@ need_python() {
         die "could not install $*"
 }
 
-sources_hash() {
-    find CMakeLists.txt pyproject.toml README.md libmambarun shim -type f \
-        ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum
-}
-
-# need_mambarun: pip install . unless this very source is installed already.
-need_mambarun() {
-    local now
-    now=$(sources_hash)
-    if [ "$now" = "$(cat .venv/mambarun.installed 2>/dev/null)" ]; then
-        say "mambarun of this source is installed"
-        return
-    fi
-    say "pip install ."
-    rm -f .venv/mambarun.installed
-    pip_install mambarun --force-reinstall --no-deps . || die "pip install . failed"
-    echo "$now" >.venv/mambarun.installed
-}
-
 # need_nvrtc: the compilers that manifest.def names, each in out/nvrtc/<major>, and the
 # CMake settings that say so in $nvrtc. Fails if they cannot be had.
 nvrtc=()
@@ -195,4 +176,23 @@ zig_cc() {
     printf '#!/bin/sh\nexec %s -m ziglang cc -target %s "$@"\n' \
         "$root/.venv/bin/python" "$1" >"$2"
     chmod +x "$2"
+}
+
+sources_hash() {
+    find CMakeLists.txt pyproject.toml README.md libmambarun shim -type f \
+        ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum
+}
+
+# need_mambarun: pip install . unless this very source is installed already.
+need_mambarun() {
+    local now
+    now=$(sources_hash)
+    if [ "$now" = "$(cat .venv/mambarun.installed 2>/dev/null)" ]; then
+        say "mambarun of this source is installed"
+        return
+    fi
+    say "pip install ."
+    rm -f .venv/mambarun.installed
+    pip_install mambarun --force-reinstall --no-deps . || die "pip install . failed"
+    echo "$now" >.venv/mambarun.installed
 }
