@@ -209,9 +209,9 @@ mbr_driver_kind mbr__module_load(int32_t device_id, void *stream,
 /* ---- launching ---------------------------------------------------------------- */
 
 static mbr_status fail_launch(const mbr_call *c, const char *kernel,
-                              const mbr_launch *how, int status) {
+                              const mbr_launch *how, const char *call, int status) {
     mbr_refusal refusal = {0};
-    mbr__driver_judge("cuLaunchKernel", status, &refusal);
+    mbr__driver_judge(call, status, &refusal);
     MBR_FAIL(MBR_E_CUDA,
              "%s on cuda:%d, %u x %u x %u blocks of %u threads with %u bytes of shared "
              "memory: %s" MBR_EXPLAIN "%s",
@@ -224,16 +224,20 @@ static mbr_status launch(const mbr_call *c, uint32_t kernel, const mbr_launch *h
     const device *d = &devices[c->device_id];
     if (kernel >= d->count)
         MBR_FAIL(MBR_E_INTERNAL, "kernel %u of %zu is launched", kernel, d->count);
+    const char *name = d->blobs[kernel].name;
     void *extra[] = {MBR_CU_PARAMS_AT, (void *)params, MBR_CU_PARAMS_SIZE, &size,
                      MBR_CU_PARAMS_END};
     bool pushed;
     int status = enter(d, &pushed);
-    if (status == 0)
-        status = driver()->cuLaunchKernel(d->functions[kernel], how->grid[0],
-                                          how->grid[1], how->grid[2], how->block, 1, 1,
-                                          how->shared_bytes, c->stream, NULL, extra);
+    if (status != 0)
+        return fail_launch(c, name, how, "cuCtxPushCurrent", status);
+    status = driver()->cuLaunchKernel(d->functions[kernel], how->grid[0], how->grid[1],
+                                      how->grid[2], how->block, 1, 1, how->shared_bytes,
+                                      c->stream, NULL, extra);
     leave(pushed);
-    return status == 0 ? MBR_OK : fail_launch(c, d->blobs[kernel].name, how, status);
+    if (status != 0)
+        return fail_launch(c, name, how, "cuLaunchKernel", status);
+    return MBR_OK;
 }
 
 static int32_t multiprocessors(const mbr_call *c) {

@@ -328,7 +328,25 @@ static void a_refused_launch_has_its_sizes_in_the_message(void **state) {
     assert_null(f->context_after);
 }
 
-static void a_context_that_cannot_be_entered_launches_nothing(void **state) {
+static void load_fork_and_launch(void *into) {
+    struct found *f = into;
+    start(f);
+    load(0);
+    setenv("FAKE_cuCtxGetCurrent", "3", 1); /* what a forked child is answered */
+    f->status = launch(0);
+    finish(f);
+}
+
+static void in_a_forked_child_a_launch_says_so(void **state) {
+    (void)state;
+    struct found *f = CHILD(load_fork_and_launch, .driver = "driver");
+    assert_int_equal(f->status, MBR_E_CUDA);
+    assert_says(f->message, "cuCtxPushCurrent fails with CUDA_ERROR_FAKE (3)");
+    assert_says(f->message, "CUDA does not outlive a fork");
+    assert_int_equal(f->log.launches, 0);
+}
+
+static void a_context_that_cannot_be_entered_loads_nothing(void **state) {
     (void)state;
     static const char *const settings[] = {"FAKE_cuCtxGetCurrent=3",
                                            "FAKE_cuCtxPushCurrent_v2=3"};
@@ -640,7 +658,8 @@ int main(void) {
         cmocka_unit_test(the_devices_own_context_is_not_pushed_again),
         cmocka_unit_test(a_kernel_that_the_variant_lacks_is_not_launched),
         cmocka_unit_test(a_refused_launch_has_its_sizes_in_the_message),
-        cmocka_unit_test(a_context_that_cannot_be_entered_launches_nothing),
+        cmocka_unit_test(in_a_forked_child_a_launch_says_so),
+        cmocka_unit_test(a_context_that_cannot_be_entered_loads_nothing),
         cmocka_unit_test(a_first_touch_under_capture_loads_nothing_and_says_what_to_do),
         cmocka_unit_test(a_load_that_a_capture_forbids_is_told_the_same),
         cmocka_unit_test(after_loading_a_launch_does_not_ask_about_captures),
