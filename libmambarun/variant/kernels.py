@@ -336,6 +336,8 @@ def plan(
     jobs, files = [], {*rooms(), pathlib.Path(__file__).resolve()}
     real = "compute" if asked.kind == "ptx" else "sm"
     for row in wanted:
+        if not (ROOT / row.source).is_file():
+            sys.exit(f"{row.name}: there is no {row.source}")
         options = (
             *FLAGS,
             f"--gpu-architecture={real}_{asked.arch}",
