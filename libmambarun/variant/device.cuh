@@ -191,6 +191,26 @@ INLINE void prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+/* Copies 16 bytes from global to shared memory, both aligned so. The bytes are there for
+ * this thread after copies_wait(), for others after a barrier that follows it. Before
+ * sm_80 the thread itself waits for them, here. */
+INLINE void copy_async(void *shared, const void *global) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+#else
+    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+#endif
+}
+
+INLINE void copies_wait() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 /* ---- exp2 and relatives ----------------------------------------------------------- */
 
 #define LOG2E 1.44269504f
@@ -227,10 +247,10 @@ INLINE float exp_negative(float x) {
     return high < -126.0f ? 0.0f : fmaf(e, low * 0.69314718f, e);
 }
 
-/* log(1 + e^x), relative error 3e-7 everywhere. Above 20 it is x in fp32 as well, so
- * upstream's switch there needs no branch. */
+/* log(1 + e^x), relative error 3e-7 for |x| < 7, growing to 1e-6 at -20. Above 20 it is x
+ * in fp32 as well, so upstream's switch there needs no branch. */
 INLINE float softplus(float x) {
-    const float e = exp_negative(-fabsf(x));
+    const float e = exp2_fast(-LOG2E * fabsf(x));
     /* Minimax for the relative error of log1p(e) / e on [0, 1], 1 at 0. */
     float p = fmaf(0.0053648236f, e, -0.03006579f);
     p = fmaf(p, e, 0.07920453f);
@@ -240,7 +260,7 @@ INLINE float softplus(float x) {
     p = fmaf(p, e, 0.33321324f);
     p = fmaf(p, e, -0.49999648f);
     p = fmaf(p, e, 1.0f);
-    return fmaf(p, e, x > 0.0f ? x : x == x ? 0.0f : x);
+    return fmaf(p, e, fmaxf(x, 0.0f)); /* a NaN comes by e */
 }
 
 /* The slope of softplus where its value is y >= 0: 1 - e^-y, right to 3e-7 for small y

@@ -9,24 +9,26 @@
 #include <stdbool.h>
 
 enum {
-    WARP = 32,
-    THREADS = 128,               /* per block at most */
-    WARPS_WANTED = 16,           /* per multiprocessor, to keep it busy */
-    SHARED_BYTES = 20 * 1024,    /* dynamic; with the static part it stays below 48 KB */
-    KINDS = 5                    /* of pairs of types */
+    THREADS = 128,            /* per block at most */
+    THREAD_UNIT = 64,         /* scan.cuh wants multiples of it */
+    SHARED_BYTES = 8 * 1024,  /* dynamic; with a kernel's static part at most 48 KB */
+    BUSY_BLOCKS = 3,          /* per multiprocessor: more add little */
+    LAYOUTS = 3,
+    KINDS = 5 /* of pairs of types */
 };
 
-/* How the lanes of a warp are shared out, see fwd.cu; instances.def says the same. */
+/* How fwd.cu shares out the lanes of a warp, as instances.def has it. */
 typedef struct layout {
-    int lanes, steps, rows;
+    int lanes, steps;
+    int blocks; /* per multiprocessor */
+    int cost;   /* measured, of a position of a channel, where nothing else limits */
 } layout;
 
-enum { LAYOUTS = 3 };
+static const layout real_layouts[LAYOUTS] = {
+    {8, 16, 4, 100}, {16, 8, 5, 112}, {32, 8, 4, 122}};
+static const layout complex_layout = {32, 8, 3, 0};
 
-static const layout real_layouts[LAYOUTS] = {{8, 8, 1}, {16, 8, 1}, {32, 8, 1}};
-static const layout complex_layout = {16, 4, 1};
-
-/* Types of u and out, and the kernels for them: by layout, then complex. */
+/* Types of u and out, and the kernels for them: by layout, and for a complex A. */
 typedef struct kind {
     uint8_t code, bits, out_bits;
     uint32_t real[LAYOUTS], complex;
@@ -67,27 +69,66 @@ static int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Few lanes to a channel cost least, if all tiles are full and there are enough warps;
- * the relative costs per position are measured. */
-static int choose_layout(const mbr_selective_scan_fwd_params *p) {
-    static const int cost[LAYOUTS] = {100, 108, 118};
-    const int64_t rows = p->u.shape[0] * p->u.shape[1], length = p->u.shape[2];
-    const int64_t wanted = (int64_t)WARPS_WANTED * mbr__multiprocessors(&p->call);
-    int best = 0;
-    double least = 0;
-    for (int i = 0; i < LAYOUTS; i++) {
+/* Bytes of dynamic shared memory per channel: a rate and a carry for each state, and a
+ * factor if B or C is constant. */
+static int64_t channel_bytes(const mbr_selective_scan_fwd_params *p) {
+    const int64_t value = p->A.dtype_code == MBR_COMPLEX ? 8 : 4;
+    return p->A.shape[1] * value * (p->B.ndim == 4 && p->C.ndim == 4 ? 2 : 3);
+}
+
+/* A block's threads: as many as the group's channels and the shared memory allow. */
+static int64_t choose_threads(const scan_forward *f, const layout *l) {
+    int64_t threads = divide_up(f->width * l->lanes, THREAD_UNIT) * THREAD_UNIT;
+    if (threads > THREADS)
+        threads = THREADS;
+    while (threads > THREAD_UNIT &&
+           threads / l->lanes * channel_bytes(&f->p) > SHARED_BYTES)
+        threads -= THREAD_UNIT;
+    return threads;
+}
+
+/* How long all of it would take, in units of no meaning: waves of blocks, of which the
+ * last is seldom full. */
+static int64_t estimate(const scan_forward *f, const layout *l) {
+    const int64_t channels = choose_threads(f, l) / l->lanes, tile = l->lanes * l->steps;
+    const int64_t blocks = f->p.u.shape[0] * f->groups * divide_up(f->width, channels);
+    const int64_t each = divide_up(blocks, mbr__multiprocessors(&f->p.call));
+    int64_t last = each % l->blocks;
+    if (last > 0 && last < BUSY_BLOCKS)
+        last = BUSY_BLOCKS;
+    const int64_t time = each / l->blocks * l->blocks + last;
+    const int64_t positions = divide_up(f->p.u.shape[2], tile) * tile;
+    return time * channels * positions * l->cost;
+}
+
+/* Few lanes to a channel cost least if there are channels enough and tiles are full;
+ * many lanes need less shared memory. */
+static int choose_layout(const scan_forward *f) {
+    int best = LAYOUTS - 1;
+    for (int i = LAYOUTS - 2; i >= 0; i--) {
         const layout *l = &real_layouts[i];
-        const int64_t tile = l->lanes * l->steps;
-        const int64_t warps = divide_up(rows * l->lanes, WARP * l->rows);
-        double c = (double)cost[i] * (double)(divide_up(length, tile) * tile);
-        if (warps < wanted)
-            c = c * (double)wanted / (double)warps;
-        if (i == 0 || c < least) {
-            least = c;
+        if (choose_threads(f, l) / l->lanes * channel_bytes(&f->p) > SHARED_BYTES)
+            break;
+        if (estimate(f, l) < estimate(f, &real_layouts[best]))
             best = i;
-        }
     }
     return best;
+}
+
+static void describe(scan_forward *f) {
+    const mbr_selective_scan_fwd_params *p = &f->p;
+    const struct {
+        const mbr_tensor *t;
+        uint32_t bit;
+    } tensors[] = {{&p->u, WIDE_U},     {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
+                   {&p->C, WIDE_C},     {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
+                   {&p->out_z, WIDE_OUT_Z}};
+    f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
+    f->width = p->u.shape[1] / f->groups;
+    f->repeat = p->u.shape[1] / p->delta.shape[1];
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        if (is_wide(tensors[i].t))
+            f->wide |= tensors[i].bit;
 }
 
 mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
@@ -96,40 +137,18 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
         return MBR_E_UNSUPPORTED;
     if (p->u.shape[2] == 0)
         return MBR_OK;
-    const bool complex = p->A.dtype_code == MBR_COMPLEX;
-    const int which = complex ? 0 : choose_layout(p);
-    const layout *l = complex ? &complex_layout : &real_layouts[which];
-    const bool variable_B = p->B.ndim == 4, variable_C = p->C.ndim == 4;
-
     scan_forward f = {.p = *p};
-    f.groups = variable_B ? p->B.shape[1] : variable_C ? p->C.shape[1] : 1;
-    f.width = p->u.shape[1] / f.groups;
-    f.repeat = p->u.shape[1] / p->delta.shape[1];
-    const struct {
-        const mbr_tensor *t;
-        uint32_t bit;
-    } tensors[] = {{&p->u, WIDE_U},     {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
-                   {&p->C, WIDE_C},     {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
-                   {&p->out_z, WIDE_OUT_Z}};
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-        if (is_wide(tensors[i].t))
-            f.wide |= tensors[i].bit;
-
-    /* Bytes per channel: a rate and a carry for each state, and a constant factor. */
-    const int64_t value = complex ? 8 : 4;
-    const int64_t bytes = p->A.shape[1] * value * (variable_B && variable_C ? 2 : 3);
-    int64_t threads = divide_up(divide_up(f.width, l->rows) * l->lanes, WARP) * WARP;
-    if (threads > THREADS)
-        threads = THREADS;
-    while (threads > WARP && threads / l->lanes * l->rows * bytes > SHARED_BYTES)
-        threads -= WARP;
-    const int64_t channels = threads / l->lanes * l->rows;
+    describe(&f);
+    const bool complex = p->A.dtype_code == MBR_COMPLEX;
+    const int which = complex ? 0 : choose_layout(&f);
+    const layout *l = complex ? &complex_layout : &real_layouts[which];
+    const int64_t threads = choose_threads(&f, l), channels = threads / l->lanes;
     f.blocks_per_group = divide_up(f.width, channels);
     f.blocks = p->u.shape[0] * f.groups * f.blocks_per_group;
     const mbr_launch how = {
         .grid = {(uint32_t)(f.blocks < INT32_MAX ? f.blocks : INT32_MAX), 1, 1},
         .block = (uint32_t)threads,
-        .shared_bytes = (uint32_t)(channels * bytes)};
+        .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
     return mbr__launch(&p->call, complex ? k->complex : k->real[which], &how, &f,
                        sizeof f);
 }
