@@ -163,8 +163,8 @@ V_INLINE int lanes_adjoin(const cut *k, v_plane p) {
 
 /* Columns at .. at + steps of a tile <- the first channels and steps of p. Up to the
  * end of the last vector what lies behind becomes 0. */
-V_CALL void load_tile(const cut *k, float *tile, int64_t at, v_plane p, int64_t channels,
-                      int64_t steps) {
+V_CALL void load_tile(const cut *k, float *tile, int64_t at, v_plane p,
+                      int64_t channels, int64_t steps) {
     tile += at * tap_of(k->lanes);
     if (lanes_adjoin(k, p)) {
         const lines m = lines_of(k, p, channels, steps);
