@@ -64,6 +64,7 @@ enum { /* DLPack's numbers */
 };
 
 /* A strided view of memory that the caller owns; read or written during the call only.
+ * data is aligned to its elements, and no two elements of an output share memory.
  * data NULL means "absent" (and only then: an empty tensor has some non-NULL data or
  * a zero in its shape). Strides are in elements, may be 0 for inputs and negative. */
 typedef struct mbr_tensor {

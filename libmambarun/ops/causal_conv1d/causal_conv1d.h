@@ -73,15 +73,17 @@ typedef struct mbr_causal_conv1d_update_params {
     mbr_tensor weight;     /* in: (D, W) */
     mbr_tensor bias;       /* in: (D,) or absent */
     mbr_tensor cache_seqlens;      /* in: (B,) or absent; present: conv_state is a ring,
-                                      x[t] goes to column (cache_seqlens[b] + t) % S */
+                                      x[t] goes to column (cache_seqlens[b] + t) % S;
+                                      at least 0 */
     mbr_tensor conv_state_indices; /* in: (B,) or absent: row of conv_state for b;
                                       below 0: out is 0 and no state is touched; the
-                                      others must differ from one another */
+                                      others are at most E - 1 and differ */
     mbr_tensor out;                /* out: (B, D, L), written whole */
     uint32_t silu_activation;
     uint32_t reserved; /* 0 */
 } mbr_causal_conv1d_update_params;
 
+/* What the two integer tensors hold is checked on the CPU only. */
 MBR_API mbr_status mbr_causal_conv1d_update(const mbr_causal_conv1d_update_params *p);
 
 #ifdef __cplusplus
