@@ -636,6 +636,7 @@ static void fwd_no_dim(void *params) {
     fwd_params *p = params;
     make_fwd(p, FP32, FP32, L);
     p->u.shape[1] = p->A.shape[0] = p->D.shape[0] = p->z.shape[1] = 0;
+    p->delta.shape[1] = p->delta_bias.shape[0] = 0;
     p->out.shape[1] = p->x.shape[1] = p->out_z.shape[1] = 0;
 }
 
