@@ -152,10 +152,9 @@ check symbols.sh bash ci/checks/symbols.sh "$lib"
 check "pip install ." need_mambarun
 tests shim python shim/tests
 MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_reference.py
-sed -n 's/^MBR_CPU_VARIANT(\([a-z0-9_]*\),.*/\1/p' libmambarun/manifest.def >"$logs/variants"
 while read -r variant; do
     conformance "$variant"
-done <"$logs/variants"
+done < <(cpu_variants)
 tests "upstream's callers" ci/callers.sh conformance/test_upstream.py
 check "vmamba_digits --check" python examples/vmamba_digits.py --check
 check "mamba_text --check" python examples/mamba_text.py --check
