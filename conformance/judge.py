@@ -31,12 +31,14 @@ def ulp(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 @dataclass
 class Verdict:
     """One output of one call. ulps: worst error in units of the output's last place.
+    relative: worst error, in terms of the output's largest element.
     used: worst error, beyond the half unit of rounding, as a share of the reference's
     bound. upstream: worst error as a share of what upstream's own test of this output
     allows. wrong: elements beyond what is allowed; text: the worst of them, in words.
     """
 
     ulps: float
+    relative: float
     used: float
     upstream: float
     wrong: int
@@ -84,9 +86,12 @@ def judge(
     def worst(ratio: torch.Tensor) -> float:
         return float(torch.nan_to_num(ratio, nan=0.0).max()) if ratio.numel() else 0.0
 
+    finite = want[measured].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
     beyond = (error - place / 2).clamp(min=0) / (UNIT * bound)
     return Verdict(
         ulps=worst(error / place),
+        relative=worst(error) / max(largest, 1e-300),
         used=worst(torch.where(bound == 0, zero, beyond)),
         upstream=worst(error / (atol + rtol * want.abs())),
         wrong=int((~fine).sum()),

@@ -8,9 +8,8 @@
  * of Numerical Algorithms", 2nd ed., section 3.3), with |value| replaced by the size
  * that the value would have if no two terms ever cancelled: so it holds whatever the
  * order of a sum or of a scan. Inputs are exact. Its unit is 2^-24, half the distance
- * from 1 to the next float. An operation whose fp32 result may be denormal contributes
- * 2^-126, because flushing to zero is allowed. Where fp32 may overflow the bound is
- * infinite.
+ * from 1 to the next float. A product contributes 2^-125 as well: it may be flushed to
+ * zero if it, or half of it, is denormal. Where fp32 may overflow the bound is infinite.
  */
 #ifndef CONFORMANCE_NUMBER_H
 #define CONFORMANCE_NUMBER_H
@@ -30,7 +29,7 @@ typedef struct number {
     double off;  /* how far fp32 may be off, in 2^-24 */
 } number;
 
-#define NUMBER_TINY 0x1p-102 /* 2^-126 in the unit of off */
+#define NUMBER_TINY 0x1p-101 /* 2^-125 in the unit of off */
 
 static inline number number_of(double re, double im) {
     return (number){re, im, im == 0 ? fabs(re) : hypot(re, im), 0};

@@ -11,7 +11,8 @@ import torch
 from .judge import Verdict
 
 HEAD = (
-    "| op | output | dtype | comparisons | worst error, ULP | share of the bound "
+    "| op | output | dtype | comparisons | worst error / largest element | in ULP "
+    "of the element | share of the bound "
     "| share of upstream's tolerance | upstream's rtol, atol | worst case |"
 )
 
@@ -22,6 +23,7 @@ class Worst:
 
     comparisons: int = 0
     wrong: int = 0
+    relative: float = 0.0
     ulps: float = 0.0
     used: float = 0.0
     upstream: float = 0.0
@@ -54,6 +56,7 @@ class Report:
         row.wrong += verdict.wrong
         if verdict.used > row.used or not row.case:
             row.used, row.case = verdict.used, case
+        row.relative = max(row.relative, verdict.relative)
         row.ulps = max(row.ulps, verdict.ulps)
         row.upstream = max(row.upstream, verdict.upstream)
 
@@ -72,7 +75,7 @@ class Report:
         lines += ["", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
         for row in self.as_data()["rows"]:
             lines.append(
-                "| {op} | {output} | {dtype} | {comparisons} | {ulps:.3g} | {used:.2f} "
+                "| {op} | {output} | {dtype} | {comparisons} | {relative:.2g} | {ulps:.3g} | {used:.2f} "
                 "| {upstream:.2g} | {0:g}, {1:g} | {case} |".format(
                     *row["upstream_tolerance"], **row
                 )

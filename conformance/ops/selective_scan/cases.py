@@ -249,7 +249,7 @@ def _option_rows() -> Dict[str, Scan]:
     for B, C in itertools.product((False, True), repeat=2):
         for complex in (False, True):
             for groups in (1, 2):
-                if groups == 2 and B and C:
+                if groups == 2 and B:  # C has one group then, says upstream
                     continue
                 for dtype, short in ((F32, "fp32"), (F16, "fp16"), (BF16, "bf16")):
                     name = "{}-{}B-{}C-G{}-{}".format(
@@ -471,12 +471,12 @@ def _random_row(seed: int) -> Scan:
     chance = random.Random(seed)
     pick, coin = chance.choice, lambda: chance.random() < 0.5
     complex = chance.random() < 0.25
-    groups = pick((1, 1, 2, 3))
+    constant_B = chance.random() < 0.2
+    constant_C = chance.random() < 0.2
+    groups = 1 if constant_B else pick((1, 1, 2, 3))
     per_group = pick((1, 2, 3, 4, 6))
     dim = groups * per_group
     delta_dim = pick([d for d in range(1, dim + 1) if dim % d == 0]) if coin() else 0
-    constant_B = chance.random() < 0.2
-    constant_C = chance.random() < 0.2
     three = [CONTIGUOUS, CHANNEL_LAST, TIME_SLICE, DIM_FIRST, CHUNK_OF_TWO,
              EVERY_OTHER, BACKWARDS, ODD_START]
     names = ("u", "delta", "z", "out", "out_z", "dout", "du", "ddelta", "dz")

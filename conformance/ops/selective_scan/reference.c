@@ -111,7 +111,7 @@ static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p, i
         for (int64_t n = 0; n < s->states; n++) {
             number a = decay(s, d, n, dt), in = input(s, b, d, n, t, dt);
             product[n] = number_mul(a, product[n]);
-            state[n] = t == 0 ? in : number_add(number_mul(a, state[n]), in);
+            state[n] = number_add(number_mul(a, state[n]), in);
             y = number_add(y, output_term(s, output_weight(s, b, d, n, t), state[n]));
         }
         number_write(&p->out, flags, b, d, t, 0, y);
@@ -167,14 +167,18 @@ static number *sum_of(const scan *s, number *sum, const mbr_tensor *B_or_C, int6
     return &sum[(row * s->states + n) * s->length + t];
 }
 
+static number state_before(const scan *s, const sums *m, int64_t n, int64_t t) {
+    return t == 0 ? number_of(0, 0) : m->state[(t - 1) * s->states + n];
+}
+
 static void recompute_states(const scan *s, const sums *m, int64_t b, int64_t d) {
     for (int64_t t = 0; t < s->length; t++) {
         m->dt[t] = step(s, b, d, t);
         for (int64_t n = 0; n < s->states; n++) {
-            number *h = &m->state[t * s->states + n];
-            *h = input(s, b, d, n, t, m->dt[t]);
-            if (t > 0)
-                add_to(h, number_mul(decay(s, d, n, m->dt[t]), h[-s->states]));
+            number a = decay(s, d, n, m->dt[t]);
+            number in = input(s, b, d, n, t, m->dt[t]);
+            m->state[t * s->states + n] =
+                number_add(number_mul(a, state_before(s, m, n, t)), in);
         }
     }
 }
@@ -207,11 +211,9 @@ static void backward_row(const scan *s, const mbr_selective_scan_bwd_params *p,
         m->dstate[n] = number_of(0, 0);
     for (int64_t t = s->length - 1; t >= 0; t--) {
         number u = number_read(s->u, b, d, t, 0), dt = m->dt[t];
-        number dy = gradient_of_y(s, p, b, d, t), du = number_of(0, 0), ddt = du;
-        if (number_present(s->D)) {
-            du = number_mul(number_read(s->D, d, 0, 0, 0), dy);
-            add_to(&m->dD[d], number_mul(dy, u));
-        }
+        number dy = gradient_of_y(s, p, b, d, t);
+        number dproduct = number_of(0, 0); /* of dt u */
+        number ddt = number_of(0, 0);
         for (int64_t n = 0; n < s->states; n++) {
             number h = m->state[t * s->states + n];
             number B = coefficient(s, s->B, b, d, n, t);
@@ -235,16 +237,19 @@ static void backward_row(const scan *s, const mbr_selective_scan_bwd_params *p,
 
             /* h = a h_before + in */
             number din = s->variable_B ? number_mul(*dh, number_conj(B)) : *dh;
-            add_to(&du, number_real(number_mul(din, dt)));
-            add_to(&ddt, number_real(number_mul(din, u)));
-            if (t == 0)
-                continue;
+            add_to(&dproduct, number_real(din));
             number a = decay(s, d, n, dt), A = number_read(s->A, d, n, 0, 0);
-            number carry = number_mul(a, m->state[(t - 1) * s->states + n]);
+            number carry = number_mul(a, state_before(s, m, n, t));
             number dexponent = number_mul(*dh, number_conj(carry));
             add_to(&ddt, number_real(number_mul(dexponent, number_conj(A))));
             add_to(&m->dA[d * s->states + n], number_mul(dexponent, dt));
             *dh = number_mul(*dh, number_conj(a));
+        }
+        number du = number_mul(dproduct, dt);
+        add_to(&ddt, number_mul(dproduct, u));
+        if (number_present(s->D)) {
+            add_to(&du, number_mul(number_read(s->D, d, 0, 0, 0), dy));
+            add_to(&m->dD[d], number_mul(dy, u));
         }
         number_write(&p->du, p->call.flags, b, d, t, 0, du);
 
