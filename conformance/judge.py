@@ -91,7 +91,7 @@ def judge(
     beyond = (error - place / 2).clamp(min=0) / (UNIT * bound)
     return Verdict(
         ulps=worst(error / place),
-        relative=worst(error) / max(largest, 1e-300),
+        relative=worst(error) / max(largest, 1e-30),
         used=worst(torch.where(bound == 0, zero, beyond)),
         upstream=worst(error / (atol + rtol * want.abs())),
         wrong=int((~fine).sum()),
