@@ -450,6 +450,48 @@ V_INLINE vf v_sums(vf *r) {
     return r[0];
 }
 
+/* A square of a tile whose memory runs along time: VW rows, `pitch` bytes apart, are
+ * lanes. The second of each pair touches `lanes` rows and n steps of them only. */
+V_INLINE void v_square_load(vf *square, const char *row, int64_t pitch, int type) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = v_load(row + i * pitch, type);
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        square[i] = r[i];
+}
+
+V_INLINE void v_square_load_some(vf *square, const char *row, int64_t pitch, int type,
+                                 int lanes, int n) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = i < lanes ? v_load_some(row + i * pitch, type, n) : (vf){0};
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        if (i < n)
+            square[i] = r[i];
+}
+
+V_INLINE void v_square_store(const vf *square, char *row, int64_t pitch, int type) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = square[i];
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        v_store(row + i * pitch, type, r[i]);
+}
+
+V_INLINE void v_square_store_some(const vf *square, char *row, int64_t pitch, int type,
+                                  int lanes, int n) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = i < n ? square[i] : (vf){0};
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        if (i < lanes)
+            v_store_some(row + i * pitch, type, r[i], n);
+}
+
 V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int type) {
     const int size = v_bytes(type);
     if (p.lane == size) { /* channels run along memory: rows are steps */
@@ -459,18 +501,13 @@ V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int 
         return;
     }
     if (p.step == size && steps >= VW) { /* time does: rows are lanes, transpose */
-        for (int64_t t = 0; t < steps; t += VW) {
-            const int n = steps - t < VW ? (int)(steps - t) : VW;
-            const char *row = p.data + t * size;
-            vf r[VW];
-            for (int i = 0; i < VW; i++)
-                r[i] = i >= lanes ? (vf){0}
-                       : n == VW  ? v_load(row + i * p.lane, type)
-                                  : v_load_some(row + i * p.lane, type, n);
-            v_transpose(r);
-            for (int i = 0; i < n; i++)
-                tile[t + i] = r[i];
-        }
+        for (; steps >= VW; steps -= VW, tile += VW, p.data += VW * size)
+            if (lanes == VW)
+                v_square_load(tile, p.data, p.lane, type);
+            else
+                v_square_load_some(tile, p.data, p.lane, type, lanes, VW);
+        if (steps > 0)
+            v_square_load_some(tile, p.data, p.lane, type, lanes, (int)steps);
         return;
     }
     char row[4 * VW] = {0};
@@ -493,19 +530,13 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
         return;
     }
     if (p.step == size && steps >= VW) {
-        for (int64_t t = 0; t < steps; t += VW) {
-            const int n = steps - t < VW ? (int)(steps - t) : VW;
-            char *row = p.data + t * size;
-            vf r[VW];
-            for (int i = 0; i < VW; i++)
-                r[i] = i < n ? tile[t + i] : (vf){0};
-            v_transpose(r);
-            for (int i = 0; i < lanes; i++)
-                if (n == VW)
-                    v_store(row + i * p.lane, type, r[i]);
-                else
-                    v_store_some(row + i * p.lane, type, r[i], n);
-        }
+        for (; steps >= VW; steps -= VW, tile += VW, p.data += VW * size)
+            if (lanes == VW)
+                v_square_store(tile, p.data, p.lane, type);
+            else
+                v_square_store_some(tile, p.data, p.lane, type, lanes, VW);
+        if (steps > 0)
+            v_square_store_some(tile, p.data, p.lane, type, lanes, (int)steps);
         return;
     }
     char row[4 * VW] = {0};
@@ -513,23 +544,6 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
         v_store(row, type, tile[t]);
         for (int i = 0; i < VW && i < lanes; i++)
             memcpy(p.data + i * p.lane, row + i * size, (size_t)size);
-    }
-}
-
-/* Asks for the memory of a tile ahead of its use. Rows far apart, a few cache lines of
- * each, are what the processor's own prefetcher does not see coming. Users: the scan. */
-V_CALL void v_tile_prefetch(v_plane p, int lanes, int64_t steps) {
-    const int64_t size = v_bytes(p.type);
-    const int along_steps = p.step == size;
-    if (!along_steps && p.lane != size)
-        return;
-    const int64_t rows = along_steps ? lanes : steps;
-    const int64_t pitch = along_steps ? p.lane : p.step;
-    const int64_t bytes = (along_steps ? steps : lanes) * size;
-    for (int64_t r = 0; r < rows; r++, p.data += pitch) {
-        for (int64_t i = 0; i < bytes; i += 64)
-            __builtin_prefetch(p.data + i);
-        __builtin_prefetch(p.data + bytes - 1);
     }
 }
 

@@ -154,22 +154,6 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     v_tile_store(y, rows_at(&f->p->out_z, w->b, k.d, time), k.lanes, steps);
 }
 
-static void prefetch_block(const slice *w, int i, int64_t time) {
-    const forward *f = w->f;
-    const block k = w->at[i];
-    const int64_t steps = least(f->s.tile, f->s.length - time);
-    if (steps <= 0)
-        return;
-    v_tile_prefetch(rows_at(f->s.u, w->b, k.d, time), k.lanes, steps);
-    if (f->s.repeat == 1)
-        v_tile_prefetch(rows_at(f->s.delta, w->b, k.d, time), k.lanes, steps);
-    v_tile_prefetch(rows_at(&f->p->out, w->b, k.d, time), k.lanes, steps);
-    if (!f->p->z.data)
-        return;
-    v_tile_prefetch(rows_at(&f->p->z, w->b, k.d, time), k.lanes, steps);
-    v_tile_prefetch(rows_at(&f->p->out_z, w->b, k.d, time), k.lanes, steps);
-}
-
 static void run_slice(slice *w) {
     const scan *s = &w->f->s;
     for (int i = 0; i < w->blocks; i++)
@@ -182,8 +166,6 @@ static void run_slice(slice *w) {
         if (s->variable_C)
             load_coefficients(s, s->C, w->b, w->g, time, steps, w->C);
         for (int i = 0; i < w->blocks; i++) {
-            const int last = i + 1 == w->blocks;
-            prefetch_block(w, last ? 0 : i + 1, last ? end : time);
             advance_block(w, i, time, steps);
             if (end % CHUNK == 0 || end == s->length)
                 write_states(w, i, time / CHUNK);

@@ -16,7 +16,8 @@
 
 enum {
     CHUNK = 2048, /* positions per entry of x; fixed by the contract */
-    TILE = 64,    /* steps per tile at most; divides CHUNK */
+    TILE = 256,   /* steps per tile at most; divides CHUNK */
+    LEAST_TILE = TILE / 16,
     STATES = 256, /* dstate at most */
 };
 
@@ -30,7 +31,8 @@ typedef struct scan {
     int values;             /* states * parts */
     int variable_B, variable_C;
     int softplus;
-    int tile; /* steps per tile: shorter for many states, so that B and C stay in L1 */
+    int tile; /* steps per tile: shorter for many states, so that B and C stay in L1,
+                 but long, so that the processor sees rows it can run ahead on */
 } scan;
 
 /* A block of channels: the first of them, and how many lanes it fills. */
@@ -59,7 +61,9 @@ static inline scan scan_of(const mbr_tensor *u, const mbr_tensor *delta,
     s.parts = A->dtype_code == MBR_COMPLEX ? 2 : 1;
     s.values = s.states * s.parts;
     s.softplus = softplus != 0;
-    s.tile = s.values <= 32 ? TILE : s.values <= 64 ? TILE / 2 : TILE / 4;
+    s.tile = TILE;
+    while (s.tile > LEAST_TILE && s.tile * s.values > TILE * 8)
+        s.tile /= 2;
     return s;
 }
 
@@ -162,7 +166,7 @@ static inline int64_t coefficient_floats(const scan *s) {
     return coefficient_offset(s, (s->states + VW - 1) / VW * VW);
 }
 
-enum { COEFFICIENTS = TILE / 4 * STATES * 2 }; /* the most that can be */
+enum { COEFFICIENTS = LEAST_TILE * STATES * 2 }; /* the most that can be */
 
 static inline void load_coefficients(const scan *s, const mbr_tensor *t, int64_t b,
                                      int64_t g, int64_t time, int steps, float *tile) {
