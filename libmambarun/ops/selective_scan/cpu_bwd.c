@@ -79,108 +79,124 @@ struct backward {
 /* ---- kernels -------------------------------------------------------------------- */
 
 /* dh_t = dout_t K_t + a_{t+1} dh_{t+1}; carry_t = a_t h_{t-1} = h_t - dt_t u_t B_t. */
-V_INLINE void reverse_real(const reverse *r, int count, const int steps, int variable_B,
-                           int variable_C) {
+/* The steps of one SUB, all of its registers known to the compiler; steps is SUB, a
+ * constant, but for the last few of a sequence. */
+#define EACH_STEP(t) V_UNROLL for (int t = 0; t < SUB; t++) if (t < steps)
+#define EACH_STEP_BACK(t) V_UNROLL for (int t = SUB - 1; t >= 0; t--) if (t < steps)
+
+V_INLINE void reverse_real(const reverse *args, int count, const int steps,
+                           int variable_B, int variable_C) {
+    const reverse r = *args; /* a copy cannot be changed by what is stored below */
+    vf du[SUB] = {{0}}, sum[SUB] = {{0}}, slope[SUB] = {{0}};
+    EACH_STEP(t) {
+        du[t] = r.dt[t] * r.u[t];
+        sum[t] = r.sum[t];
+        slope[t] = r.slope[t];
+    }
     for (int i = 0; i < count; i++) {
-        const vf rate = r->rate[i], A = r->A[i];
-        const vf K = variable_B && variable_C ? rate : r->K[i];
-        vf a[SUB], carry[SUB], h = r->h[i], g = r->g[i], dA = r->dA[i];
+        const vf rate = r.rate[i], A = r.A[i];
+        const vf K = variable_B && variable_C ? rate : r.K[i];
+        vf a[SUB] = {{0}}, carry[SUB] = {{0}}, h = r.h[i], g = r.g[i], dA = r.dA[i];
         vf sum_B = {0}, sum_C = {0};
-        V_UNROLL for (int t = 0; t < steps; t++) {
-            a[t] = v_exp2(r->dt[t] * rate);
+        EACH_STEP(t) {
+            a[t] = v_exp2(r.dt[t] * rate);
             carry[t] = a[t] * h;
-            h = carry[t] + r->dt[t] * r->u[t] * (variable_B ? r->B[t * r->pitch + i] : 1);
+            h = carry[t] + du[t] * (variable_B ? r.B[t * r.pitch + i] : 1);
         }
-        V_UNROLL for (int t = steps - 1; t >= 0; t--) {
-            const float B = variable_B ? r->B[t * r->pitch + i] : 1;
-            const float C = variable_C ? r->C[t * r->pitch + i] : 1;
-            const vf du = r->dt[t] * r->u[t], dout = r->dout[t];
-            vf dh = dout * C;
+        EACH_STEP_BACK(t) {
+            const float B = variable_B ? r.B[t * r.pitch + i] : 1;
+            const float C = variable_C ? r.C[t * r.pitch + i] : 1;
+            vf dh = r.dout[t] * C;
             dh = variable_B && variable_C ? dh + g : dh * K + g;
-            const vf dK = dout * (carry[t] + du * B);
+            const vf dK = r.dout[t] * (carry[t] + du[t] * B);
             if (variable_C && variable_B)
-                r->sums_C[i * SUB + t] += dK;
+                r.sums_C[i * SUB + t] += dK;
             else if (variable_C)
-                r->sums_C[i * SUB + t] += dK * K;
+                r.sums_C[i * SUB + t] += dK * K;
             else
                 sum_C += dK;
             if (variable_B)
-                r->sums_B[i * SUB + t] += dh * du;
+                r.sums_B[i * SUB + t] += dh * du[t];
             else if (variable_C)
                 sum_B += dK * C;
             const vf q = dh * carry[t];
-            r->sum[t] += dh * B;
-            r->slope[t] += q * A;
-            dA += q * r->dt[t];
+            sum[t] += dh * B;
+            slope[t] += q * A;
+            dA += q * r.dt[t];
             g = a[t] * dh;
         }
-        r->g[i] = g;
-        r->dA[i] = dA;
+        r.g[i] = g;
+        r.dA[i] = dA;
         if (!variable_B)
-            r->dB[i] += sum_B;
+            r.dB[i] += sum_B;
         if (!variable_C)
-            r->dC[i] += sum_C;
+            r.dC[i] += sum_C;
+    }
+    EACH_STEP(t) {
+        r.sum[t] = sum[t];
+        r.slope[t] = slope[t];
     }
 }
 
 /* Gradients of complex numbers are PyTorch's: d/d re + i d/d im. y = 2 Re(sum h K), so
  * dh_t = 2 dout_t conj(K_t) + conj(a_{t+1}) dh_{t+1} and dK_t = 2 dout_t conj(h_t). */
-V_INLINE void reverse_complex(const reverse *r, int count, int steps, int variable_B,
+V_INLINE void reverse_complex(const reverse *args, int count, int steps, int variable_B,
                               int variable_C) {
+    const reverse r = *args;
     for (int i = 0; i < count; i++) {
         const int re = 2 * i, im = 2 * i + 1;
         vf a_re[SUB], a_im[SUB], c_re[SUB], c_im[SUB]; /* c: carry */
-        vf h_re = r->h[re], h_im = r->h[im], g_re = r->g[re], g_im = r->g[im];
+        vf h_re = r.h[re], h_im = r.h[im], g_re = r.g[re], g_im = r.g[im];
         for (int t = 0; t < steps; t++) {
-            const float *B = r->B + t * r->pitch + i;
-            const vf du = r->dt[t] * r->u[t];
-            decay_complex(r->dt[t], r->rate + re, &a_re[t], &a_im[t]);
+            const float *B = r.B + t * r.pitch + i;
+            const vf du = r.dt[t] * r.u[t];
+            decay_complex(r.dt[t], r.rate + re, &a_re[t], &a_im[t]);
             c_re[t] = a_re[t] * h_re - a_im[t] * h_im;
             c_im[t] = a_re[t] * h_im + a_im[t] * h_re;
             h_re = c_re[t] + du * (variable_B ? B[0] : 1);
             h_im = c_im[t] + du * (variable_B ? B[VW] : 0);
         }
         for (int t = steps - 1; t >= 0; t--) {
-            const float *B = r->B + t * r->pitch + i, *C = r->C + t * r->pitch + i;
+            const float *B = r.B + t * r.pitch + i, *C = r.C + t * r.pitch + i;
             const float B_re = variable_B ? B[0] : 1, B_im = variable_B ? B[VW] : 0;
             const float C_re = variable_C ? C[0] : 1, C_im = variable_C ? C[VW] : 0;
-            const vf du = r->dt[t] * r->u[t], dy = r->dout[t] + r->dout[t];
+            const vf du = r.dt[t] * r.u[t], dy = r.dout[t] + r.dout[t];
             vf K_re = v_set(C_re), K_im = v_set(C_im);
             if (!variable_B || !variable_C) {
-                K_re = r->K[re] * C_re - r->K[im] * C_im;
-                K_im = r->K[re] * C_im + r->K[im] * C_re;
+                K_re = r.K[re] * C_re - r.K[im] * C_im;
+                K_im = r.K[re] * C_im + r.K[im] * C_re;
             }
             const vf dh_re = g_re + dy * K_re, dh_im = g_im - dy * K_im;
             const vf dK_re = dy * (c_re[t] + du * B_re);
             const vf dK_im = -(dy * (c_im[t] + du * B_im));
             if (variable_C && variable_B) {
-                r->sums_C[re * SUB + t] += dK_re;
-                r->sums_C[im * SUB + t] += dK_im;
+                r.sums_C[re * SUB + t] += dK_re;
+                r.sums_C[im * SUB + t] += dK_im;
             } else if (variable_C) {
-                r->sums_C[re * SUB + t] += dK_re * r->K[re] + dK_im * r->K[im];
-                r->sums_C[im * SUB + t] += dK_im * r->K[re] - dK_re * r->K[im];
+                r.sums_C[re * SUB + t] += dK_re * r.K[re] + dK_im * r.K[im];
+                r.sums_C[im * SUB + t] += dK_im * r.K[re] - dK_re * r.K[im];
             } else {
-                r->dC[re] += dK_re;
-                r->dC[im] += dK_im;
+                r.dC[re] += dK_re;
+                r.dC[im] += dK_im;
             }
             if (variable_B) {
-                r->sums_B[re * SUB + t] += dh_re * du;
-                r->sums_B[im * SUB + t] += dh_im * du;
+                r.sums_B[re * SUB + t] += dh_re * du;
+                r.sums_B[im * SUB + t] += dh_im * du;
             } else if (variable_C) {
-                r->dB[re] += dK_re * C_re + dK_im * C_im;
-                r->dB[im] += dK_im * C_re - dK_re * C_im;
+                r.dB[re] += dK_re * C_re + dK_im * C_im;
+                r.dB[im] += dK_im * C_re - dK_re * C_im;
             }
             const vf q_re = dh_re * c_re[t] + dh_im * c_im[t];
             const vf q_im = dh_im * c_re[t] - dh_re * c_im[t];
-            r->sum[t] += dh_re * B_re + dh_im * B_im;
-            r->slope[t] += q_re * r->A[re] + q_im * r->A[im];
-            r->dA[re] += q_re * r->dt[t];
-            r->dA[im] += q_im * r->dt[t];
+            r.sum[t] += dh_re * B_re + dh_im * B_im;
+            r.slope[t] += q_re * r.A[re] + q_im * r.A[im];
+            r.dA[re] += q_re * r.dt[t];
+            r.dA[im] += q_im * r.dt[t];
             g_re = a_re[t] * dh_re + a_im[t] * dh_im;
             g_im = a_re[t] * dh_im - a_im[t] * dh_re;
         }
-        r->g[re] = g_re;
-        r->g[im] = g_im;
+        r.g[re] = g_re;
+        r.g[im] = g_im;
     }
 }
 

@@ -223,16 +223,17 @@ typedef struct advance {
     int steps;
 } advance;
 
-V_INLINE void advance_real(const advance *a, int count, int variable_B, int variable_C,
-                           int want_y) {
+V_INLINE void advance_real(const advance *args, int count, int variable_B,
+                           int variable_C, int want_y) {
+    const advance a = *args; /* a copy cannot be changed by what is stored below */
     vf h[VW];
-    V_UNROLL for (int i = 0; i < count; i++) h[i] = a->h[i];
-    for (int t = 0; t < a->steps; t++) {
-        const vf dt = a->dt[t], du = a->du[t];
-        const float *B = a->B + t * a->pitch, *C = a->C + t * a->pitch;
-        vf y = want_y ? a->y[t] : (vf){0};
+    V_UNROLL for (int i = 0; i < count; i++) h[i] = a.h[i];
+    for (int t = 0; t < a.steps; t++) {
+        const vf dt = a.dt[t], du = a.du[t];
+        const float *B = a.B + t * a.pitch, *C = a.C + t * a.pitch;
+        vf y = want_y ? a.y[t] : (vf){0};
         V_UNROLL for (int i = 0; i < count; i++) {
-            const vf decay = v_exp2(dt * a->A[i]);
+            const vf decay = v_exp2(dt * a.A[i]);
             if (variable_B)
                 h[i] = decay * h[i] + du * B[i];
             else
@@ -240,16 +241,16 @@ V_INLINE void advance_real(const advance *a, int count, int variable_B, int vari
             if (!want_y)
                 continue;
             if (!variable_C)
-                y += h[i] * a->K[i];
+                y += h[i] * a.K[i];
             else if (variable_B)
                 y += h[i] * C[i];
             else
-                y += h[i] * a->K[i] * C[i];
+                y += h[i] * a.K[i] * C[i];
         }
         if (want_y)
-            a->y[t] = y;
+            a.y[t] = y;
     }
-    V_UNROLL for (int i = 0; i < count; i++) a->h[i] = h[i];
+    V_UNROLL for (int i = 0; i < count; i++) a.h[i] = h[i];
 }
 
 /* e^(dt A). */
@@ -261,28 +262,29 @@ V_INLINE void decay_complex(vf dt, const vf *A, vf *re, vf *im) {
 }
 
 /* y = 2 Re(sum h K) for a complex A; u, dt and y are real. */
-V_INLINE void advance_complex(const advance *a, int count, int variable_B, int variable_C,
+V_INLINE void advance_complex(const advance *args, int count, int variable_B, int variable_C,
                               int want_y) {
+    const advance a = *args;
     for (int i = 0; i < count; i++) {
-        vf re = a->h[2 * i], im = a->h[2 * i + 1];
-        for (int t = 0; t < a->steps; t++) {
-            const float *B = a->B + t * a->pitch + i, *C = a->C + t * a->pitch + i;
+        vf re = a.h[2 * i], im = a.h[2 * i + 1];
+        for (int t = 0; t < a.steps; t++) {
+            const float *B = a.B + t * a.pitch + i, *C = a.C + t * a.pitch + i;
             vf a_re, a_im, k_re, k_im;
-            decay_complex(a->dt[t], a->A + 2 * i, &a_re, &a_im);
+            decay_complex(a.dt[t], a.A + 2 * i, &a_re, &a_im);
             const vf old = re;
             re = a_re * re - a_im * im;
             im = a_re * im + a_im * old;
             if (variable_B) {
-                re += a->du[t] * B[0];
-                im += a->du[t] * B[VW];
+                re += a.du[t] * B[0];
+                im += a.du[t] * B[VW];
             } else {
-                re += a->du[t];
+                re += a.du[t];
             }
             if (!want_y)
                 continue;
             if (!variable_C || !variable_B) {
-                k_re = a->K[2 * i];
-                k_im = a->K[2 * i + 1];
+                k_re = a.K[2 * i];
+                k_im = a.K[2 * i + 1];
             }
             if (variable_C && variable_B) {
                 k_re = v_set(C[0]);
@@ -293,10 +295,10 @@ V_INLINE void advance_complex(const advance *a, int count, int variable_B, int v
                 k_re = r;
             }
             vf y = re * k_re - im * k_im;
-            a->y[t] += y + y;
+            a.y[t] += y + y;
         }
-        a->h[2 * i] = re;
-        a->h[2 * i + 1] = im;
+        a.h[2 * i] = re;
+        a.h[2 * i + 1] = im;
     }
 }
 
