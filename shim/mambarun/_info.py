@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 
-from . import _hook, _lib
+from . import PROMISED, _hook, _lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def info(device: Any = "cpu") -> dict[str, Any]:
         "cuda_driver_api": facts.driver_api,
         "variants": variants(device),
         "cpu_variant": variant_in_use(),
-        "modules": [_hook.which(name) for name in _hook.PROMISED],
+        "modules": [_hook.which(name) for name in PROMISED],
         "environment": {v: os.environ[v] for v in VARIABLES if v in os.environ},
     }
 

@@ -95,7 +95,7 @@ class Site:
         package = Path(mambarun.__file__).parent
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(str(package), str(self.packages / "mambarun"), ignore=ignored)
-        for name in _hook.PROMISED:
+        for name in mambarun.PROMISED:
             standin = Path(_hook._standin(name).origin).parent
             shutil.copytree(str(standin), str(self.packages / name), ignore=ignored)
         (self.packages / "mambarun" / "_lib").mkdir(exist_ok=True)
