@@ -25,11 +25,12 @@ enum {
     MAX_CHANNELS = 64,
     MAX_STEPS = 512, /* with TIME_LANES */
     MAX_ROWS = 128,  /* with CHANNEL_LANES: backward adds up so many numbers in a row */
-    TILE = 4096,     /* elements: two or three tiles stay in the first cache */
+    TILE = 2048,     /* elements: three tiles take half of the first cache */
     TILE_FLOATS = TILE + MAX_CHANNELS * VW,
     MAX_IDS = MAX_STEPS + VW + MAX_WIDTH,
     SEGMENT = 2 * MAX_STEPS, /* times of one task */
-    GRAIN = 1 << 14          /* elements worth waking a thread for */
+    LINES_AHEAD = 16,
+    GRAIN = 1 << 14 /* elements worth waking a thread for */
 };
 
 typedef enum lanes { TIME_LANES, CHANNEL_LANES } lanes;
@@ -120,17 +121,20 @@ V_INLINE v_plane turned(v_plane p) {
 
 /* Moves between memory and a tile where the lanes lie side by side: lines of so many
  * elements, pitch bytes apart in memory. In the tile the vectors of a line are across
- * floats apart, the lines down. Line by line: memory is what takes the time. */
+ * floats apart, the lines down. Line by line, and asking for later lines ahead: memory
+ * is what takes the time, and lines a page apart are not foreseen by the processor. */
 typedef struct lines {
     int64_t count, length, pitch, down, across;
 } lines;
 
 V_INLINE void load_lines_as(float *tile, const char *from, lines m, int type) {
+    const uintptr_t ahead = LINES_AHEAD * (uintptr_t)m.pitch; /* perhaps outside */
     for (int64_t r = 0; r < m.count; r++, tile += m.down, from += m.pitch) {
         float *to = tile;
         for (int64_t i = 0; i < m.length; i += VW, to += m.across) {
             const char *at = from + i * v_bytes(type);
             const int64_t left = m.length - i;
+            __builtin_prefetch((const void *)((uintptr_t)at + ahead));
             v_store(to, V_F32,
                     left < VW ? v_load_some(at, type, (int)left) : v_load(at, type));
         }
