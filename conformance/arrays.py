@@ -73,8 +73,9 @@ class Array:
         elements = self.first + after + 1 + GUARD
         size = torch.empty((), dtype=dtype).element_size()
         self.buffer = torch.full((elements * size,), POISON, dtype=torch.uint8)
+        self.index = self.places()
 
-    def index(self) -> torch.Tensor:
+    def places(self) -> torch.Tensor:
         """Position in the buffer of every element."""
         places = torch.full(self.shape, self.first, dtype=torch.int64)
         for axis, (extent, stride) in enumerate(zip(self.shape, self.strides)):
@@ -88,13 +89,12 @@ class Array:
 
     def fill(self, values: torch.Tensor) -> "Array":
         """Along an expanded axis the values must be equal."""
-        places = self.index()
         wanted = values.expand(self.shape).to(self.dtype)
-        self.flat()[places.reshape(-1)] = wanted.reshape(-1)
+        self.flat()[self.index.reshape(-1)] = wanted.reshape(-1)
         return self
 
     def values(self) -> torch.Tensor:
-        return self.flat()[self.index()]
+        return self.flat()[self.index]
 
     def wide(self) -> torch.Tensor:
         """The values in the precision of the reference."""
@@ -113,6 +113,7 @@ class Array:
             assert (other.shape, other.dtype) == (self.shape, self.dtype)
             self.buffer, self.first = other.buffer, other.first
             self.strides, self.layout = other.strides, other.layout
+            self.index = other.index
         return self
 
     def changed_outside(self, before: torch.Tensor) -> int:
@@ -120,5 +121,5 @@ class Array:
         what they were: written where nothing may be written."""
         size = self.flat().element_size()
         differs = (self.buffer != before).reshape(-1, size).any(dim=1)
-        differs[self.index().reshape(-1)] = False
+        differs[self.index.reshape(-1)] = False
         return int(differs.sum())

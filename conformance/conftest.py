@@ -50,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["MAMBARUN_VARIANT"] = variant
     if library_folder().is_dir():
         os.environ.setdefault("MAMBARUN_PATH", str(library_folder()))
+    for name in config.getoption("--require"):
+        if name != variant:
+            raise pytest.UsageError("--require {0} needs --variant {0}".format(name))
     config.conformance_report = Report(facts(variant))  # type: ignore[attr-defined]
 
 
@@ -58,7 +61,13 @@ def facts(variant: str | None) -> Dict[str, str]:
     path = library_folder() / "libmambarun.so"
     known = {"library": str(path), "variant": variant or "libmambarun's choice"}
     if path.exists():
-        host = Library(path).facts()
+        library = Library(path)
+        valid = ["reference", *library.variants()]
+        if variant and variant not in valid:
+            raise pytest.UsageError(
+                "--variant {} is none of {}".format(variant, " ".join(valid))
+            )
+        host = library.facts()
         known["cpu"] = host.cpu_name.decode()
         known["stamp"] = (host.stamp or b"").decode()
     known["commit"] = commit()
@@ -99,7 +108,7 @@ def candidate(request: pytest.FixtureRequest) -> Any:
     if variant == "reference":
         return request.getfixturevalue("reference")
     library = request.getfixturevalue("library")
-    usable, reason = library.variants().get(variant, (True, ""))
+    usable, reason = library.variants()[variant] if variant else (True, "")
     if not usable:
         not_supported(request.config, reason)
     return library

@@ -32,6 +32,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("room, case", found)
 
 
+@pytest.fixture(autouse=True)
+def torch_alone() -> None:
+    """torch only shovels small arrays here; its threads would cost more than they do."""
+    torch.set_num_threads(1)
+
+
 def test_case(
     request: pytest.FixtureRequest, room: str, case: Case, candidate: Any,
     reference: Reference, report: Report,

@@ -227,9 +227,22 @@ def _size_rows() -> Dict[str, Conv]:
                 width=width, length=length, dim=5, silu=length % 2 == 0,
                 layouts=dict.fromkeys(WIDE, layout),
             )
-    for length in (2047, 2049, 4097):
-        rows["L{}".format(length)] = Conv(
-            "long: blocks along time", length=length, dim=3, batch=1
+    for length in (255, 257, 511, 513, 1023, 1025, 2047, 2049, 4097):
+        for dtype, (name, layout) in itertools.product(
+            SHORT, (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST))
+        ):
+            rows["L{}-{}{}".format(length, SHORT[dtype], name)] = Conv(
+                "long: inputs and gradients are carried over blocks of time",
+                length=length, dim=3, batch=1, dtype=dtype,
+                layouts=dict.fromkeys(WIDE, layout),
+            )
+        rows["L{}-sequences".format(length)] = Conv(
+            "long, with sequences and padding", length=length, dim=2, batch=1, width=3,
+            ids=(100, 7, -5, 300), layouts=dict.fromkeys(WIDE, CHANNEL_LAST),
+        )
+        rows["L{}-states".format(length)] = Conv(
+            "long, with states", length=length, dim=9, batch=1, initial=True, final=True,
+            dinitial=True, dfinal=True,
         )
     for dim in (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 130):
         for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):

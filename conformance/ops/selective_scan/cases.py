@@ -228,6 +228,11 @@ def _size_rows() -> Dict[str, Scan]:
         rows["batch{}".format(batch)] = Scan(
             "sums over an odd number of rows", batch=batch, dim=5, length=33, states=3
         )
+    for length, groups, dim, states in ((257, 2, 34, 16), (600, 1, 17, 8), (2100, 3, 9, 5)):
+        rows["L{}-G{}-D{}".format(length, groups, dim)] = Scan(
+            "many blocks of time and of channels at once", length=length, groups=groups,
+            dim=dim, states=states, batch=1, z=True, delta_dim=groups, dtype=F16,
+        )
     for groups, dim in ((2, 6), (3, 6), (6, 6), (4, 32), (32, 32), (2, 34)):
         for dtype, short in ((F32, "fp32"), (BF16, "bf16")):
             rows["G{}-D{}-{}".format(groups, dim, short)] = Scan(
@@ -510,7 +515,7 @@ def _refusals() -> List[Case]:
         row = Scan("an empty batch or dim is refused, in upstream's words", **sizes)
         return [replace(c, refusal=invalid) for c in _pair(name, row)]
 
-    return case("empty-batch", batch=0)
+    return case("empty-batch", batch=0) + case("empty-dim", dim=0)
 
 
 def cases(seed: int) -> List[Case]:
