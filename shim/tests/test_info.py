@@ -56,8 +56,7 @@ def test_preload_names_the_variant_in_use(device):
 
 
 def test_preload_takes_devices_of_torch():
-    import torch
-
+    torch = pytest.importorskip("torch")
     assert mambarun.preload(torch.device("cpu")) == mambarun.preload()
 
 
