@@ -53,7 +53,19 @@ _LATER = {  # name -> the module it is in; nothing needs them when an interprete
     "CudaError": "_lib",
     "InternalError": "_lib",
 }
-__all__ = ["PROMISED", "install", *_LATER]
+__all__ = [
+    "PROMISED",
+    "ArgumentError",
+    "CudaError",
+    "Error",
+    "InternalError",
+    "NoVariantError",
+    "UnsupportedError",
+    "info",
+    "install",
+    "preload",
+    "which",
+]
 
 
 class Finder:
@@ -77,7 +89,7 @@ def install() -> None:
     import sys
 
     if Finder not in sys.meta_path:
-        sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, Finder)
 
 
 def __getattr__(name: str) -> Any:

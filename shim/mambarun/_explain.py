@@ -62,7 +62,7 @@ The CUDA driver refused to start, with the code and text that the message shows.
 
 What to do
   - See whether `nvidia-smi` and a small torch program work on that GPU; if they do not,
-    the reason lies with the driver. A reboot helps when a GPU has fallen off the bus.""",
+    the reason lies with the driver. A GPU that fell off the bus wants a reboot.""",
     "MR120": """\
 No variant of mambarun can run this call on this device.
 

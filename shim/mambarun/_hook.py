@@ -186,8 +186,8 @@ def _beside(standin: ModuleSpec) -> Iterator[ModuleSpec]:
 
 def _nothing(name: str) -> ModuleSpec:
     raise ModuleNotFoundError(
-        f"No module named {name!r}: MAMBARUN_DISABLE turns mambarun's off, and there is "
-        "no other",
+        f"No module named {name!r}: MAMBARUN_DISABLE turns mambarun's off, and there "
+        "is no other",
         name=name,
     )
 
@@ -238,7 +238,8 @@ def _record(spec: ModuleSpec, cause: Exception) -> None:
 
 def _either(other: ModuleSpec, standin: ModuleSpec) -> ModuleSpec:
     """A spec that is the other module if it loads, else the stand-in."""
-    return ModuleSpec(other.name, _Either(other, standin), origin=other.origin)
+    loader: Any = _Either(other, standin)
+    return ModuleSpec(other.name, loader, origin=other.origin)
 
 
 class _Either:

@@ -42,7 +42,7 @@ except ImportError:  # what needs none runs all the same
     torch_version = None
 collect_ignore = [
     f"test_{name}.py"
-    for name in "arguments compile conv outputs processes refusals scan".split()
+    for name in "arguments compile conv outputs params processes refusals scan".split()
     if torch_version is None
 ]
 
@@ -73,9 +73,8 @@ def run():
             [str(python), *flags, "-c", code],
             env=env,
             cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
+            capture_output=True,
+            text=True,
             timeout=300,
         )
         if check:
@@ -93,7 +92,7 @@ class Site:
             [sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True
         )
         self.python = folder / "bin" / "python"
-        version = "python%d.%d" % sys.version_info[:2]
+        version = "python{}.{}".format(*sys.version_info)
         self.packages = folder / "lib" / version / "site-packages"
         if with_mambarun:
             self._install()

@@ -98,7 +98,7 @@ def test_a_full_graph_is_refused_as_at_upstreams_builtins(run):
         "def f(x): return causal_conv1d_cuda.causal_conv1d_fwd(\n"
         "    x, torch.ones(4, 2), None, True)\n"
         "try: torch.compile(f, fullgraph=True, backend='eager')(torch.ones(1, 4, 4))\n"
-        "except torch._dynamo.exc.Unsupported as error: print('libmambarun' in str(error))"
+        "except torch._dynamo.exc.Unsupported as e: print('libmambarun' in str(e))"
     )
     assert done.stdout == "True\n"
 

@@ -176,7 +176,9 @@ def working(request, extension):
 
 
 @doors
-@pytest.mark.parametrize("name", [n for n in mambarun.PROMISED if n != "causal_conv1d_cuda"])
+@pytest.mark.parametrize(
+    "name", [n for n in mambarun.PROMISED if n != "causal_conv1d_cuda"]
+)
 def test_ours_if_there_is_no_other(ask, door, name):
     found = ask(name, door=door)
     assert is_ours(found, name) and found["warnings"] == []
@@ -358,9 +360,7 @@ def test_a_working_package_and_file_are_left_alone(ask, tmp_path, door):
     (package / NAME).mkdir(parents=True)
     (package / NAME / "__init__.py").write_text("from .part import answer")
     (package / NAME / "part.py").write_text("def answer(): return 42")
-    assert is_other(
-        ask(door=door, **{side: [package]}), package / NAME / "__init__.py"
-    )
+    assert is_other(ask(door=door, **{side: [package]}), package / NAME / "__init__.py")
     single.mkdir()
     (single / (NAME + ".py")).write_text("def answer(): return 42")
     assert is_other(ask(door=door, **{side: [single]}), single / (NAME + ".py"))
