@@ -139,7 +139,7 @@ def _is_standin(path: str | None) -> bool:
     if os.path.basename(path or "") != "__init__.py" or not os.path.isfile(path or ""):
         return False
     with open(path or "", "rb") as file:
-        return b"mambarun" in file.read()
+        return b"from mambarun import _hook" in file.read()
 
 
 def _other(name: str) -> ModuleSpec | None:
