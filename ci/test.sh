@@ -15,8 +15,7 @@ passed=0 failed=0 skipped=0 finished=
 finish() {
     [ -n "$finished" ] || failed=$((failed + 1))
     echo "$passed passed, $failed failed, $skipped skipped"
-    [ $failed = 0 ] && [ $passed != 0 ]
-    exit
+    exit $((failed > 0 || passed == 0)) # a bare exit would keep the status from before
 }
 trap finish EXIT
 
