@@ -97,10 +97,14 @@ while read -r variant; do
         --variant "$variant" --seed 1 --report "$results/errors_$variant.md"
 done < <(cpu_variants)
 
-part selective_scan env MAMBARUN_PATH="$lib" python bench/selective_scan.py --check
-keep selective_scan bench_selective_scan.txt
-part causal_conv1d env MAMBARUN_PATH="$lib" python bench/causal_conv1d.py
-keep causal_conv1d bench_causal_conv1d.txt
+for script in bench/*.py; do
+    name=$(basename "$script" .py)
+    [ "$name" != harness ] || continue
+    targets=$(python "$script" --help | grep -o -m 1 -e --check)
+    # shellcheck disable=SC2086 # an option or nothing
+    part "bench $name" env MAMBARUN_PATH="$lib" python "$script" $targets
+    keep "bench $name" "bench_$name.txt"
+done
 part vmamba_digits python examples/vmamba_digits.py
 keep vmamba_digits vmamba_digits.txt 40
 part mamba_text python examples/mamba_text.py
