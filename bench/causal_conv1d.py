@@ -1,90 +1,199 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""causal_conv1d.py - how fast each CPU variant's convolution with SiLU is, against
-torch's own conv1d and silu, on one thread. Needs the built libraries
-(MAMBARUN_PATH=build/release/lib) and torch. For information: there are no targets.
+"""causal_conv1d.py - how fast the CPU's causal_conv1d is, next to what one writes
+without it: torch's F.conv1d and F.silu, and for the update a concatenation and a sum.
+
+    python bench/causal_conv1d.py [--threads N] [--repeats N] [--json]
+
+Both sides run in this process in turns, ours then torch's, so that a busy machine
+disturbs both alike; a row shows medians and the median of the ratios of a turn. Each
+side's result is compared before it is timed. The variant is MAMBARUN_VARIANT's, or the
+one mambarun chooses. Backward is the gradient alone: for torch the time of forward and
+backward less that of the forward.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import statistics
 import sys
+import time
+from typing import Callable
 
-import harness
+import mambarun
 import torch
 import torch.nn.functional as F
-from mambarun.ops.causal_conv1d import BWD, FWD
+from mambarun.ops.causal_conv1d import (
+    causal_conv1d_bwd,
+    causal_conv1d_fwd,
+    causal_conv1d_update,
+)
 
-BATCH, DIM, LENGTH, WIDTH = 1, 1536, 2048, 4
-LAYOUTS = {"channel first": False, "channel last": True}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WIDTH = 4
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
+
+# what, batch, dim, seqlen, dtype, what lies side by side
+ROWS = (
+    ("language model", 1, 1536, 2048, torch.float32, "time"),
+    ("language model", 1, 1536, 2048, torch.float32, "channels"),
+    ("language model", 1, 1536, 2048, torch.bfloat16, "time"),
+    ("language model", 1, 1536, 2048, torch.bfloat16, "channels"),
+    ("language model", 1, 1536, 2048, torch.float16, "time"),
+    ("vision", 16, 768, 197, torch.float32, "time"),
+    ("vision", 16, 384, 196, torch.float32, "channels"),
+)
+STEPS = (
+    ("one token", 1, 2048, torch.float32),
+    ("one token", 64, 2048, torch.float32),
+    ("one token", 64, 2048, torch.bfloat16),
+)
 
 
-def rows(channel_last, dtype):
-    if channel_last:
-        return torch.randn(BATCH, LENGTH, DIM).to(dtype).transpose(1, 2)
-    return torch.randn(BATCH, DIM, LENGTH).to(dtype)
+class Turns:
+    """Times of functions that are called in turns."""
+
+    def __init__(self, repeats: int, *functions: Callable[[], object]) -> None:
+        self.times: list[list[float]] = [[] for _ in functions]
+        for turn in range(repeats + 1):  # the first one warms up
+            for function, times in zip(functions, self.times):
+                start = time.perf_counter()
+                function()
+                if turn:
+                    times.append(time.perf_counter() - start)
 
 
-def tensors(channel_last, dtype):
-    """Arguments and results of both directions, by the names of the params structs."""
-    torch.manual_seed(0)
-    t = {name: rows(channel_last, dtype) for name in ("x", "dout", "out", "dx")}
-    t["weight"], t["bias"] = torch.randn(DIM, WIDTH), torch.randn(DIM)
-    t["dweight"], t["dbias"] = torch.empty(DIM, WIDTH), torch.empty(DIM)
-    return t
-
-
-def works(variant, t):
-    tails = {FWD: (1,), BWD: (1, 0)}  # silu_activation, accumulate
+def median_row(
+    name: str, elements: int, ours: list[float], theirs: list[float]
+) -> dict:
+    own = statistics.median(ours)
     return {
-        params: variant.work(params, {n: t.get(n) for n in params.tensors}, *tail,
-                             threads=1)
-        for params, tail in tails.items()
+        "function": name,
+        "mambarun_ms": round(own * 1e3, 4),
+        "torch_ms": round(statistics.median(theirs) * 1e3, 4),
+        "torch_over_mambarun": round(
+            statistics.median(t / o for o, t in zip(ours, theirs)), 2
+        ),
+        "gelements_per_s": round(elements / own / 1e9, 3),
     }
 
 
-def torch_works(t):
-    x = t["x"].detach().requires_grad_(True)
-    weight = t["weight"].to(x.dtype)[:, None].requires_grad_(True)
-    bias = t["bias"].to(x.dtype).requires_grad_(True)
+def compare(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    worst = ((ours - theirs).abs() / (1 + theirs.abs())).max().item()
+    if not worst <= TOLERANCE[theirs.dtype]:
+        sys.exit(f"{name}: the two sides differ by {worst}, a bench of nonsense")
+
+
+def make_input(
+    batch: int, dim: int, seqlen: int, dtype: torch.dtype, side: str
+) -> torch.Tensor:
+    if side == "time":
+        return torch.randn(batch, dim, seqlen).to(dtype)
+    return torch.randn(batch, seqlen, dim).to(dtype).transpose(1, 2)
+
+
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    padded = F.conv1d(x, weight[:, None], bias, padding=WIDTH - 1, groups=x.shape[1])
+    return F.silu(padded[..., : x.shape[2]])
+
+
+def bench_convolution(
+    repeats: int, batch: int, dim: int, seqlen: int, dtype: torch.dtype, side: str
+) -> list[dict]:
+    x = make_input(batch, dim, seqlen, dtype, side)
+    dout = make_input(batch, dim, seqlen, dtype, side)
+    weight, bias = torch.randn(dim, WIDTH).to(dtype), torch.randn(dim).to(dtype)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
 
     def forward():
-        y = F.conv1d(x, weight, bias, padding=WIDTH - 1, groups=DIM)
-        return F.silu(y[..., :LENGTH])
+        return causal_conv1d_fwd(x, weight, bias, True)
 
-    def fwd():
+    def backward():
+        return causal_conv1d_bwd(x, weight, bias, dout, None, True)
+
+    def torch_forward():
         with torch.no_grad():
-            forward()
+            return convolve(x, weight, bias)
 
-    def both():
-        torch.autograd.grad(forward(), (x, weight, bias), t["dout"])
+    def torch_both():
+        return torch.autograd.grad(convolve(*leaves), leaves, dout)
 
-    return {FWD: fwd, BWD: both}
+    compare("forward", forward(), torch_forward())
+    compare("backward", backward()[0], torch_both()[0])
+    turns = Turns(repeats, forward, torch_forward, backward, torch_both)
+    own, theirs, own_backward, both = turns.times
+    elements = batch * dim * seqlen
+    gradient = [b - f for b, f in zip(both, theirs)]
+    return [
+        median_row("forward", elements, own, theirs),
+        median_row("backward", elements, own_backward, gradient),
+    ]
 
 
-def main() -> int:
-    options = harness.options(__doc__.splitlines()[0])
-    torch.set_num_threads(1)
-    report = harness.Report(
-        f"causal_conv1d: batch {BATCH}, dim {DIM}, length {LENGTH}, width {WIDTH}, SiLU;"
-        " torch's bwd includes its forward, ours recomputes what it needs"
-    )
-    found = harness.variants()
-    for layout, channel_last in LAYOUTS.items():
-        for name, dtype in DTYPES.items():
-            t = tensors(channel_last, dtype)
-            all_works = {"torch": torch_works(t)}
-            all_works.update({n: works(v, t) for n, v in found.items()})
-            for params in (FWD, BWD):
-                times = harness.alone(
-                    {n: w[params] for n, w in all_works.items()}, options.repeats
-                )
-                for who, seconds in times.items():
-                    report.add(f"{who} {params.op[-3:]}, {layout}, {name}", min(seconds),
-                               BATCH * DIM * LENGTH, "G elements/s",
-                               harness.median_ratio(times["torch"], seconds))
-    return report.finish(options)
+def bench_update(repeats: int, batch: int, dim: int, dtype: torch.dtype) -> list[dict]:
+    x = torch.randn(batch, dim, 1).to(dtype)
+    state = torch.randn(batch, dim, WIDTH).to(dtype)
+    weight, bias = torch.randn(dim, WIDTH).to(dtype), torch.randn(dim).to(dtype)
+
+    def step():
+        return causal_conv1d_update(x, state, weight, bias, True, None)
+
+    def torch_step():
+        state.copy_(torch.cat([state[..., 1:], x], -1))
+        return F.silu((state * weight).sum(-1) + bias)[..., None]
+
+    before = state.clone()
+    ours = step()
+    state.copy_(before)
+    compare("update", ours, torch_step())
+    return [median_row("update", batch * dim, *Turns(repeats, step, torch_step).times)]
+
+
+def measure(repeats: int) -> list[dict]:
+    torch.manual_seed(0)
+    rows = []
+    for what, batch, dim, seqlen, dtype, side in ROWS:
+        shape = {"what": what, "batch": batch, "dim": dim, "seqlen": seqlen}
+        shape |= {"dtype": str(dtype)[6:], "side_by_side": side}
+        for row in bench_convolution(repeats, batch, dim, seqlen, dtype, side):
+            rows.append(shape | row)
+    for what, batch, dim, dtype in STEPS:
+        shape = {"what": what, "batch": batch, "dim": dim, "seqlen": 1}
+        shape |= {"dtype": str(dtype)[6:], "side_by_side": "time"}
+        for row in bench_update(20 * repeats, batch, dim, dtype):
+            rows.append(shape | row)
+    return rows
+
+
+def print_table(rows: list[dict]) -> None:
+    names = [name for name in rows[0] if name != "what"]
+    cells = [names] + [[str(row[name]) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--json", action="store_true", help="print JSON, no table")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = measure(given.repeats)
+    info = mambarun.info()
+    about = {
+        "mambarun": info["version"],
+        "variant": info["cpu_variant"],
+        "cpu": info["cpu"]["name"],
+        "torch": torch.__version__,
+        "threads": given.threads,
+    }
+    if given.json:
+        print(json.dumps(about | {"rows": rows}, indent=1))
+        return
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print_table(rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

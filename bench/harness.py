@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""harness.py - what the benchmarks share: variants opened side by side in one process,
-interleaved timing, the table and the JSON. Knows no op and checks no numbers.
+"""harness.py - for a benchmark of every variant: opened side by side in one process,
+timed in turns, a table and the JSON. Knows no op and checks no numbers.
 
 One-thread times are CPU times of the calling thread, so that a busy machine disturbs
 them little; times on several threads are wall times, and the best of the repeats counts.
