@@ -3,7 +3,7 @@
 the text that stands there once, what replaces it, and what that does."""
 
 FAULTS = [
-    ("cpu_bwd.c", "dA += q * r->dt[t];", "dA -= q * r->dt[t];", "a sign in dA"),
+    ("cpu_bwd.c", "dA += q * r.dt[t];", "dA -= q * r.dt[t];", "a sign in dA"),
     (
         "cpu_bwd.c",
         "partial_at(f, f->dC, slice, w.b, w.g)",
