@@ -5,8 +5,9 @@
  * never waits for a thread that did not help.
  *
  * The threads are never joined: they block all signals but faults, hold no memory but
- * their stacks and end with the process. LeakSanitizer is content with that; valgrind shows one
- * "possibly lost" block per thread, the loader's table of its thread-local storage.
+ * their stacks and end with the process. LeakSanitizer is content with that; valgrind
+ * shows one "possibly lost" block per thread, the loader's table of its thread-local
+ * storage.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "pool.h"
