@@ -36,7 +36,7 @@ from torch import nn
 # ---------------------------------------------------------------------------- the text
 
 PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-"})
-STEPS, MINUTES, PEAK_RATE = 1500, 4, 4e-3
+STEPS, MINUTES, PEAK_RATE = 700, 4, 4e-3
 SYMBOLS = 96  # the end of a paragraph, and ASCII from blank to tilde
 ROW = 1024  # characters of held-out text that Mamba reads at once
 
