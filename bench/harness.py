@@ -3,7 +3,7 @@
 timed in turns, a table and the JSON. Knows no op and checks no numbers.
 
 One-thread times are CPU times of the calling thread, so that a busy machine disturbs
-them little; times on several threads are wall times, and the best of the repeats counts.
+them little; times on several threads are wall times; the best of the repeats counts.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ class Report:
         print(line, flush=True)
 
     def missed(self) -> list[str]:
-        return [r["label"] for r in self.rows if r["target"] and r["ratio"] < r["target"]]
+        return [
+            r["label"] for r in self.rows if r["target"] and r["ratio"] < r["target"]
+        ]
 
     def finish(self, options: argparse.Namespace) -> int:
         """Writes the JSON; the exit status."""

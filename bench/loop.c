@@ -3,8 +3,9 @@
  * loop.c - the selective scan as one would write it down: fp32, libm, one channel after
  * the other. What bench/selective_scan.py measures against, compiled with cc -O2.
  *
- * One group, everything contiguous: u, delta, out (batch, dim, length); A (dim, states);
- * B, C (batch, length, states), which suits these loops best; softplus on, no gate.
+ * One group, everything contiguous: u, delta, out (batch, dim, length); A (dim,
+ * states); B, C (batch, length, states), which suits these loops best; softplus on, no
+ * gate.
  */
 #include <math.h>
 #include <stdint.h>
@@ -13,19 +14,19 @@ static float softplus(float x) {
     return x <= 20 ? log1pf(expf(x)) : x;
 }
 
-void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const float *u,
-              const float *delta, const float *A, const float *B, const float *C,
-              const float *D, const float *bias, float *out);
+void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states,
+              const float *u, const float *delta, const float *A, const float *B,
+              const float *C, const float *D, const float *bias, float *out);
 
-void loop_bwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const float *u,
-              const float *delta, const float *A, const float *B, const float *C,
-              const float *D, const float *bias, const float *dout, float *du,
-              float *ddelta, float *dA, float *dB, float *dC, float *dD, float *dbias,
-              float *decay, float *state);
+void loop_bwd(int64_t batch, int64_t dim, int64_t length, int64_t states,
+              const float *u, const float *delta, const float *A, const float *B,
+              const float *C, const float *D, const float *bias, const float *dout,
+              float *du, float *ddelta, float *dA, float *dB, float *dC, float *dD,
+              float *dbias, float *decay, float *state);
 
-void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const float *u,
-              const float *delta, const float *A, const float *B, const float *C,
-              const float *D, const float *bias, float *out) {
+void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states,
+              const float *u, const float *delta, const float *A, const float *B,
+              const float *C, const float *D, const float *bias, float *out) {
     for (int64_t b = 0; b < batch; b++)
         for (int64_t d = 0; d < dim; d++) {
             const int64_t row = (b * dim + d) * length;
@@ -36,7 +37,8 @@ void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const 
                 const float dt = softplus(delta[row + t] + bias[d]);
                 float y = D[d] * u[row + t];
                 for (int64_t n = 0; n < states; n++) {
-                    h[n] = expf(dt * A[d * states + n]) * h[n] + dt * u[row + t] * Bt[n];
+                    h[n] =
+                        expf(dt * A[d * states + n]) * h[n] + dt * u[row + t] * Bt[n];
                     y += h[n] * Ct[n];
                 }
                 out[row + t] = y;
@@ -45,11 +47,11 @@ void loop_fwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const 
 }
 
 /* decay, state: scratch of length * states each. The sums must be zero before. */
-void loop_bwd(int64_t batch, int64_t dim, int64_t length, int64_t states, const float *u,
-              const float *delta, const float *A, const float *B, const float *C,
-              const float *D, const float *bias, const float *dout, float *du,
-              float *ddelta, float *dA, float *dB, float *dC, float *dD, float *dbias,
-              float *decay, float *state) {
+void loop_bwd(int64_t batch, int64_t dim, int64_t length, int64_t states,
+              const float *u, const float *delta, const float *A, const float *B,
+              const float *C, const float *D, const float *bias, const float *dout,
+              float *du, float *ddelta, float *dA, float *dB, float *dC, float *dD,
+              float *dbias, float *decay, float *state) {
     for (int64_t b = 0; b < batch; b++)
         for (int64_t d = 0; d < dim; d++) {
             const int64_t row = (b * dim + d) * length;

@@ -85,8 +85,14 @@ def loop_works(shape, t):
     def bwd():
         for total in sums:
             total.zero_()
-        loop.loop_bwd(*map(harness.ctypes.c_int64, sizes), *inputs, *rows,
-                      *map(address, sums), address(scratch[0]), address(scratch[1]))
+        loop.loop_bwd(
+            *map(harness.ctypes.c_int64, sizes),
+            *inputs,
+            *rows,
+            *map(address, sums),
+            address(scratch[0]),
+            address(scratch[1]),
+        )
 
     return {FWD: fwd, BWD: bwd}
 
@@ -103,8 +109,14 @@ def against_loop(report, found, repeats):
         times = harness.alone({"loop": loop_works(MAMBA, t)[params], **works}, repeats)
         for name, seconds in times.items():
             ratio = harness.median_ratio(times["loop"], seconds)
-            report.add(f"{name} {direction}", min(seconds), elements(MAMBA), "G es/s",
-                       ratio, faster.get(name))
+            report.add(
+                f"{name} {direction}",
+                min(seconds),
+                elements(MAMBA),
+                "G es/s",
+                ratio,
+                faster.get(name),
+            )
 
 
 def two_threads(report, found, repeats):
@@ -115,9 +127,14 @@ def two_threads(report, found, repeats):
     for params in (FWD, BWD):
         works = {str(n): work(variant, params, t, threads=n) for n in (1, 2)}
         times = harness.together(works, 2 * repeats)
-        report.add(f"{name} {params.op[-3:]}, 2 threads against 1", min(times["2"]),
-                   elements(shape), "G es/s", min(times["1"]) / min(times["2"]),
-                   TWO_THREADS)
+        report.add(
+            f"{name} {params.op[-3:]}, 2 threads against 1",
+            min(times["2"]),
+            elements(shape),
+            "G es/s",
+            min(times["1"]) / min(times["2"]),
+            TWO_THREADS,
+        )
 
 
 def others(report, found, repeats):
@@ -128,14 +145,21 @@ def others(report, found, repeats):
                 {name: work(v, params, t) for name, v in found.items()}, repeats
             )
             for name, seconds in times.items():
-                report.add(f"{name} {params.op[-3:]}, {label}", min(seconds),
-                           elements(shape), "G es/s")
+                report.add(
+                    f"{name} {params.op[-3:]}, {label}",
+                    min(seconds),
+                    elements(shape),
+                    "G es/s",
+                )
 
 
 def main() -> int:
     options = harness.options(__doc__.splitlines()[0])
-    report = harness.Report("selective_scan: {}, float32".format(
-        ", ".join(f"{k} {v}" for k, v in MAMBA.items())))
+    report = harness.Report(
+        "selective_scan: {}, float32".format(
+            ", ".join(f"{k} {v}" for k, v in MAMBA.items())
+        )
+    )
     found = harness.variants()
     against_loop(report, found, options.repeats)
     two_threads(report, found, options.repeats)

@@ -5,7 +5,7 @@ torch cannot express (negative strides). Knows no ops."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 
@@ -35,13 +35,13 @@ class Layout:
     shift   elements by which the first one is moved off its 64-byte boundary
     """
 
-    order: Tuple[int, ...] = ()
-    gap: Dict[int, int] = field(default_factory=dict)
-    step: Dict[int, int] = field(default_factory=dict)
-    expand: Tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    gap: dict[int, int] = field(default_factory=dict)
+    step: dict[int, int] = field(default_factory=dict)
+    expand: tuple[int, ...] = ()
     shift: int = 0
 
-    def strides(self, shape: Sequence[int]) -> Tuple[int, ...]:
+    def strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         strides, running = [0] * len(shape), 1
         for axis in reversed(self.order or range(len(shape))):
             if axis in self.expand:
@@ -87,7 +87,7 @@ class Array:
     def flat(self) -> torch.Tensor:
         return self.buffer.view(self.dtype)
 
-    def fill(self, values: torch.Tensor) -> "Array":
+    def fill(self, values: torch.Tensor) -> Array:
         """Along an expanded axis the values must be equal."""
         wanted = values.expand(self.shape).to(self.dtype)
         self.flat()[self.index.reshape(-1)] = wanted.reshape(-1)
@@ -103,11 +103,11 @@ class Array:
     def data_ptr(self) -> int:
         return self.buffer.data_ptr() + self.first * self.flat().element_size()
 
-    def for_reference(self) -> "Array":
+    def for_reference(self) -> Array:
         """A contiguous array of double precision with the same values."""
         return Array(self.shape, DTYPES[self.dtype][2]).fill(self.wide())
 
-    def in_memory_of(self, other: Optional["Array"]) -> "Array":
+    def in_memory_of(self, other: Array | None) -> Array:
         """This array, moved into the memory of an equal one."""
         if other is not None:
             assert (other.shape, other.dtype) == (self.shape, self.dtype)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Iterator
 
 import pytest
 
@@ -37,10 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="fail, instead of skipping, where this variant does not support something",
     )
-    group.addoption("--seed", type=int, default=0, help="of the random cases and values")
     group.addoption(
-        "--report", metavar="FILE", help="write worst errors per op, output and dtype; "
-        "as JSON if FILE ends with .json, else as Markdown"
+        "--seed", type=int, default=0, help="of the random cases and values"
+    )
+    group.addoption(
+        "--report",
+        metavar="FILE",
+        help="write worst errors per op, output and dtype; "
+        "as JSON if FILE ends with .json, else as Markdown",
     )
 
 
@@ -52,11 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("MAMBARUN_PATH", str(library_folder()))
     for name in config.getoption("--require"):
         if name != variant:
-            raise pytest.UsageError("--require {0} needs --variant {0}".format(name))
+            raise pytest.UsageError(f"--require {name} needs --variant {name}")
     config.conformance_report = Report(facts(variant))  # type: ignore[attr-defined]
 
 
-def facts(variant: str | None) -> Dict[str, str]:
+def facts(variant: str | None) -> dict[str, str]:
     """What the report says first: machine, variant and versions."""
     path = library_folder() / "libmambarun.so"
     known = {"library": str(path), "variant": variant or "libmambarun's choice"}
@@ -79,14 +83,15 @@ def facts(variant: str | None) -> Dict[str, str]:
 def commit() -> str:
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     return described.stdout.strip() or "unknown"
 
 
-def pytest_report_header(config: pytest.Config) -> List[str]:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     report: Report = config.conformance_report  # type: ignore[attr-defined]
-    lines = ["{}: {}".format(name, value) for name, value in report.facts.items()]
+    lines = [f"{name}: {value}" for name, value in report.facts.items()]
     return lines + ["seed: {}".format(config.getoption("--seed"))]
 
 
@@ -115,10 +120,10 @@ def candidate(request: pytest.FixtureRequest) -> Any:
 
 
 def not_supported(config: pytest.Config, reason: str) -> None:
-    """A result of its own: a skip with its reason, or a failure where --require says."""
+    """A result of its own: a skip with its reason, a failure where --require says."""
     variant = config.getoption("--variant")
     if variant in config.getoption("--require"):
-        pytest.fail("{} is required but {}".format(variant, reason), pytrace=False)
+        pytest.fail(f"{variant} is required but {reason}", pytrace=False)
     pytest.skip(NOT_SUPPORTED + reason)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
 
 import torch
 
@@ -55,7 +54,7 @@ def judge(
     bound: torch.Tensor,
     dtype: torch.dtype,
     share: float,
-    upstream: Tuple[float, float],
+    upstream: tuple[float, float],
 ) -> Verdict:
     """got and want in double precision (got was rounded to dtype); bound as the
     reference gives it, in UNITs: the result may be off by share * bound, and by half a
@@ -112,7 +111,8 @@ def describe(
         place.insert(0, flat % extent)
         flat //= extent
     at = tuple(place)
-    return "at {}: {!r}, reference {!r}, allowed +- {:.3g}; {} of {} wrong".format(
-        place, float(got[at]), float(want[at]), float(allowed[at]),
-        int(wrong.sum()), wrong.numel(),
+    return (
+        f"at {place}: {float(got[at])!r}, reference {float(want[at])!r}, "
+        f"allowed +- {float(allowed[at]):.3g}; "
+        f"{int(wrong.sum())} of {wrong.numel()} wrong"
     )

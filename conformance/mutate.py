@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts one fault after the other into the kernels of a copy of this tree, and says which
+"""Puts one fault after the other into the kernels of a copy of this tree; says which
 cases of the suite turn red. A fault that nothing notices is a hole in the suite.
 
     python conformance/mutate.py [--variant cpu_avx2] [--only WORD]
@@ -18,20 +18,25 @@ import sys
 import tempfile
 import xml.etree.ElementTree as xml
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Iterator
 
 HERE = Path(__file__).resolve().parent
 
 
-def faults() -> Iterator[Dict[str, Any]]:
+def faults() -> Iterator[dict[str, Any]]:
     for path in sorted(HERE.glob("ops/*/faults.py")):
         for file, before, after, what in runpy.run_path(str(path))["FAULTS"]:
             room = path.parent.name
-            file = "libmambarun/ops/{}/{}".format(room, file)
+            file = f"libmambarun/ops/{room}/{file}"
             if (HERE.parent / file).read_text().count(before) != 1:
-                sys.exit("{}: not there exactly once: {}".format(file, before))
-            yield {"room": room, "file": file, "before": before, "after": after,
-                   "what": what}
+                sys.exit(f"{file}: not there exactly once: {before}")
+            yield {
+                "room": room,
+                "file": file,
+                "before": before,
+                "after": after,
+                "what": what,
+            }
 
 
 def build(tree: Path) -> None:
@@ -39,19 +44,37 @@ def build(tree: Path) -> None:
     subprocess.run(["cmake", "--build", "build/test"], **quiet)
 
 
-def red(tree: Path, variant: str, room: str) -> List[str]:
+def red(tree: Path, variant: str, room: str) -> list[str]:
     """The ids of the cases that fail."""
     results = tree / "results.xml"
     environment = {**os.environ, "MAMBARUN_PATH": str(tree / "build/test/lib")}
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no",
-         "conformance/test_ops.py", "--variant", variant, "-k", room,
-         "--junitxml", str(results)],
-        cwd=tree, env=environment, stdout=subprocess.DEVNULL,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--tb=no",
+            "conformance/test_ops.py",
+            "--variant",
+            variant,
+            "-k",
+            room,
+            "--junitxml",
+            str(results),
+        ],
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.DEVNULL,
     )
     cases = xml.parse(results).iter("testcase")
-    failed = [c.get("name", "") for c in cases
-              if c.find("failure") is not None or c.find("error") is not None]
+    failed = [
+        c.get("name", "")
+        for c in cases
+        if c.find("failure") is not None or c.find("error") is not None
+    ]
     return [name.partition("/")[2].rstrip("]") for name in failed]
 
 
@@ -66,8 +89,12 @@ def main() -> int:
         tree = Path(folder) / "tree"
         ignored = shutil.ignore_patterns("build", ".git", ".venv*", "out", "dist")
         shutil.copytree(HERE.parent, tree, ignore=ignored)
-        subprocess.run(["cmake", "--preset", "test"], cwd=tree, check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["cmake", "--preset", "test"],
+            cwd=tree,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         print("| fault | file | cases that turn red | of them |")
         print("|---|---|---|---|")
         for fault in wanted:
@@ -78,9 +105,15 @@ def main() -> int:
             found = red(tree, options.variant, fault["room"])
             path.write_text(sound)
             survived += not found
-            print("| {} | {} | {} | {} |".format(
-                fault["what"], fault["file"], len(found), ", ".join(found[:3]) or "none"
-            ), flush=True)
+            print(
+                "| {} | {} | {} | {} |".format(
+                    fault["what"],
+                    fault["file"],
+                    len(found),
+                    ", ".join(found[:3]) or "none",
+                ),
+                flush=True,
+            )
     return 1 if survived else 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def upstream(name: str) -> Any:
     except ModuleNotFoundError as absent:
         if absent.name != package:
             raise
-        reason = "{} is not installed: run ci/callers.sh".format(package)
+        reason = f"{package} is not installed: run ci/callers.sh"
         pytest.skip(NOT_SUPPORTED + reason, allow_module_level=True)
     __import__(name)
     return sys.modules[name]
@@ -45,8 +45,13 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def close(got: torch.Tensor, want: torch.Tensor, name: str, tolerance: Tuple[float, float],
-          factors: Tuple[float, float] = (1, 1)) -> None:
+def close(
+    got: torch.Tensor,
+    want: torch.Tensor,
+    name: str,
+    tolerance: tuple[float, float],
+    factors: tuple[float, float] = (1, 1),
+) -> None:
     rtol, atol = (factor * t for factor, t in zip(factors, tolerance))
     assert got.dtype == want.dtype and got.shape == want.shape, name
     assert torch.isfinite(want).all(), name
@@ -73,8 +78,16 @@ def test_stand_ins_are_what_they_call() -> None:
 
 
 def scan_values(
-    dtype: torch.dtype, length: int, groups: int, complex: bool, B: str, C: str, z: bool,
-    dim: int = 4, states: int = 8, batch: int = 2,
+    dtype: torch.dtype,
+    length: int,
+    groups: int,
+    complex: bool,
+    B: str,
+    C: str,
+    z: bool,
+    dim: int = 4,
+    states: int = 8,
+    batch: int = 2,
 ) -> Values:
     weight = torch.complex64 if complex else F32
     values = {
@@ -90,7 +103,7 @@ def scan_values(
         if kind == "constant":
             values[name] = torch.randn(dim, states, dtype=weight)
             continue
-        shape: Tuple[int, ...] = (batch, states, length * (2 if complex else 1))
+        shape: tuple[int, ...] = (batch, states, length * (2 if complex else 1))
         if kind == "grouped":
             shape = (batch, groups, *shape[1:])
         values[name] = torch.randn(shape, dtype=dtype)
@@ -100,24 +113,46 @@ def scan_values(
 
 
 SCANS = [
-    pytest.param(dtype, length, 1, False, "variable", "variable", True, id="{}-L{}".format(dtype, length))
+    pytest.param(
+        dtype, length, 1, False, "variable", "variable", True, id=f"{dtype}-L{length}"
+    )
     for dtype, length in [*itertools.product(SCAN, (1, 7, 128, 300)), (F32, 2049)]
 ] + [
-    pytest.param(F32, 200, groups, complex, B, C, z,
-                 id="-".join(("complex" if complex else "real", B + "B", C + "C",
-                              "G{}".format(groups), "z" if z else "noz")))
+    pytest.param(
+        F32,
+        200,
+        groups,
+        complex,
+        B,
+        C,
+        z,
+        id="-".join(
+            (
+                "complex" if complex else "real",
+                B + "B",
+                C + "C",
+                f"G{groups}",
+                "z" if z else "noz",
+            )
+        ),
+    )
     for complex, (B, C, groups), z in itertools.product(
         (False, True),
-        [("variable", "variable", 1), ("grouped", "grouped", 2), ("constant", "variable", 1),
-         ("variable", "constant", 1), ("constant", "constant", 1),
-         ("grouped", "constant", 2)],
+        [
+            ("variable", "variable", 1),
+            ("grouped", "grouped", 2),
+            ("constant", "variable", 1),
+            ("variable", "constant", 1),
+            ("constant", "constant", 1),
+            ("grouped", "constant", 2),
+        ],
         (False, True),
     )
 ]
 
 
 def scan_ref(**values: Any) -> Any:
-    """Their reference, with a gate in fp32 as in their kernel: on its own it would round
+    """Their reference, gated in fp32 as their kernel gates: on its own it would round
     silu(z) to 16 bits, and gradients would be off by more than their tolerance."""
     if "z" in values:
         values["z"] = values["z"].float()
@@ -143,9 +178,14 @@ def test_selective_scan_fn(
     gradient = torch.randn_like(out)
     out.backward(gradient)
     want.backward(gradient)
-    rows = {"u": (base, (2, 2)), "delta": (base, (5, 10)), "A": (weights, (1, 5)),
-            "D": (weights, (1, 1)), "z": (weights, (1, 1)),
-            "delta_bias": (weights, (1, 1))}
+    rows = {
+        "u": (base, (2, 2)),
+        "delta": (base, (5, 10)),
+        "A": (weights, (1, 5)),
+        "D": (weights, (1, 1)),
+        "z": (weights, (1, 1)),
+        "delta_bias": (weights, (1, 1)),
+    }
     for name in ("B", "C"):
         rows[name] = (weights if values[name].dim() == 2 else base, (1, 1))
     for name, leaf in ours.items():
@@ -198,7 +238,9 @@ def inner_ref(monkeypatch: pytest.MonkeyPatch) -> Any:
     """mamba_inner_ref calls causal_conv1d_fn and selective_scan_fn, which are under
     test here: give it their references."""
 
-    def conv_ref(x: torch.Tensor, weight: torch.Tensor, bias: Any, activation: str) -> Any:
+    def conv_ref(
+        x: torch.Tensor, weight: torch.Tensor, bias: Any, activation: str
+    ) -> Any:
         return conv.causal_conv1d_ref(x, weight, bias, activation=activation)
 
     def call(**values: Any) -> torch.Tensor:
@@ -211,7 +253,9 @@ def inner_ref(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("level", [0, 1])
-@pytest.mark.parametrize("B, C", [*itertools.product(("variable", "constant"), repeat=2)])
+@pytest.mark.parametrize(
+    "B, C", [*itertools.product(("variable", "constant"), repeat=2)]
+)
 @pytest.mark.parametrize("dtype, complex", [(F32, False), (F32, True), (BF16, False)])
 def test_mamba_inner_fn(
     dtype: torch.dtype, complex: bool, B: str, C: str, level: int, inner_ref: Any
@@ -229,8 +273,13 @@ def test_mamba_inner_fn(
         # Upstream tests out only. Each gradient has gone through several products in
         # dtype, so that errors are relative to its largest element.
         rtol, atol = SCAN[dtype]
-        close(got, wanted, "d" + name, (rtol, atol + rtol * float(wanted.abs().max())),
-              (5, 5))
+        close(
+            got,
+            wanted,
+            "d" + name,
+            (rtol, atol + rtol * float(wanted.abs().max())),
+            (5, 5),
+        )
 
 
 def test_mamba_inner_fn_with_bias_of_the_output(inner_ref: Any) -> None:
@@ -244,7 +293,9 @@ def test_mamba_inner_fn_with_bias_of_the_output(inner_ref: Any) -> None:
 # ---- causal_conv1d_fn ------------------------------------------------------------
 
 
-def conv_x(dtype: torch.dtype, dim: int, length: int, channel_last: bool) -> torch.Tensor:
+def conv_x(
+    dtype: torch.dtype, dim: int, length: int, channel_last: bool
+) -> torch.Tensor:
     """A slice of something wider, as upstream's tests take it."""
     if channel_last:
         wide = torch.randn(2, length, dim + 16, dtype=dtype)
@@ -272,7 +323,7 @@ def test_causal_conv1d_fn(
     ours, theirs = leaves(values), leaves(values)
     # leaves() are dense; the slice itself goes through the forward below.
     sliced = {**values, "x": values["x"]}
-    options: Dict[str, Any] = {"activation": activation, "return_final_states": states}
+    options: dict[str, Any] = {"activation": activation, "return_final_states": states}
     got = conv.causal_conv1d_fn(**sliced, **options)
     want = conv.causal_conv1d_ref(**theirs, **options)
     got_leaf = conv.causal_conv1d_fn(**ours, **options)
@@ -292,7 +343,12 @@ def test_causal_conv1d_fn(
     want_loss.backward(gradient)
     for name, leaf in ours.items():
         is_weight = name in ("weight", "bias")
-        close(leaf.grad, theirs[name].grad, "d" + name, WEIGHTS if is_weight else CONV[dtype])
+        close(
+            leaf.grad,
+            theirs[name].grad,
+            "d" + name,
+            WEIGHTS if is_weight else CONV[dtype],
+        )
 
 
 def test_causal_conv1d_fn_of_sequences() -> None:
@@ -308,8 +364,11 @@ def test_causal_conv1d_fn_of_sequences() -> None:
     out = conv.causal_conv1d_fn(**ours, seq_idx=ids, activation="silu")
     x = theirs.pop("x")
     want = torch.cat(
-        [conv.causal_conv1d_ref(part, **theirs, activation="silu")
-         for part in x.split(list(lengths), dim=2)], dim=2,
+        [
+            conv.causal_conv1d_ref(part, **theirs, activation="silu")
+            for part in x.split(list(lengths), dim=2)
+        ],
+        dim=2,
     )
     close(out, want, "out", CONV[F32])
     gradient = torch.randn_like(out)
@@ -332,10 +391,14 @@ def test_causal_conv1d_update(
 ) -> None:
     batch, dim, columns = 5, 24, width + 2
     shape = (batch, dim, length) if length else (batch, dim)
-    x, weight, bias = torch.randn(shape, dtype=dtype), torch.randn(dim, width), torch.randn(dim)
+    x, weight, bias = (
+        torch.randn(shape, dtype=dtype),
+        torch.randn(dim, width),
+        torch.randn(dim),
+    )
     state = torch.randn(batch, columns, dim, dtype=dtype).transpose(1, 2)
     state_ref = state.detach().clone()
-    options: Dict[str, Any] = {"activation": "silu"}
+    options: dict[str, Any] = {"activation": "silu"}
     if ring:
         options["cache_seqlens"] = torch.randint(0, 100, (batch,), dtype=torch.int32)
     out = conv.causal_conv1d_update(x, state, weight, bias, **options)
@@ -350,7 +413,11 @@ def test_causal_conv1d_update_of_named_rows(dtype: torch.dtype) -> None:
     dim, width = 24, 4
     rows = torch.tensor([7, -1, 2, 0], dtype=torch.int32)
     real = rows >= 0
-    x, weight, bias = torch.randn(4, dim, 1, dtype=dtype), torch.randn(dim, width), torch.randn(dim)
+    x, weight, bias = (
+        torch.randn(4, dim, 1, dtype=dtype),
+        torch.randn(dim, width),
+        torch.randn(dim),
+    )
     state = torch.randn(9, dim, width, dtype=dtype)
     state_ref, before = state[rows[real].long()], state.clone()
     out = conv.causal_conv1d_update(
@@ -371,7 +438,9 @@ def test_causal_conv1d_update_of_named_rows(dtype: torch.dtype) -> None:
 def mamba(fast: bool = True) -> Any:
     from mamba_ssm.modules.mamba_simple import Mamba
 
-    return Mamba(d_model=16, d_state=8, d_conv=4, expand=2, layer_idx=0, use_fast_path=fast)
+    return Mamba(
+        d_model=16, d_state=8, d_conv=4, expand=2, layer_idx=0, use_fast_path=fast
+    )
 
 
 def test_mamba_module_trains_the_same_both_ways() -> None:
@@ -391,7 +460,9 @@ def test_mamba_module_trains_the_same_both_ways() -> None:
 def test_stepping_is_the_parallel_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mamba.step, with its scan of one position in torch: see the skips below."""
     module = mamba()
-    monkeypatch.setattr(sys.modules[type(module).__module__], "selective_state_update", None)
+    monkeypatch.setattr(
+        sys.modules[type(module).__module__], "selective_state_update", None
+    )
     x = torch.randn(2, 9, 16)
     states = module.allocate_inference_cache(2, 9)
     with torch.no_grad():
@@ -422,6 +493,9 @@ def test_what_insists_on_a_gpu(theirs: Any) -> None:
         result = theirs()
     except TypeError as insists:
         # torch.cuda.device(x.device.index) around the launch; a CPU has no index.
-        pytest.skip("{}{} is a triton kernel inside torch.cuda.device(None): {}".format(
-            NOT_SUPPORTED, theirs.__doc__.rstrip("."), insists))
+        pytest.skip(
+            "{}{} is a triton kernel inside torch.cuda.device(None): {}".format(
+                NOT_SUPPORTED, theirs.__doc__.rstrip("."), insists
+            )
+        )
     assert torch.isfinite(result).all()

@@ -41,10 +41,10 @@ struct pool {
 };
 
 #define EMPTY_POOL                                                                     \
-    {                                                                                  \
-        .caller = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,        \
-        .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER             \
-    }
+    {.caller = PTHREAD_MUTEX_INITIALIZER,                                              \
+     .lock = PTHREAD_MUTEX_INITIALIZER,                                                \
+     .work = PTHREAD_COND_INITIALIZER,                                                 \
+     .done = PTHREAD_COND_INITIALIZER}
 
 static struct pool pool = EMPTY_POOL;
 static pthread_once_t forking = PTHREAD_ONCE_INIT;
@@ -59,7 +59,8 @@ static void pause_briefly(void) {
 
 static void run_tasks(int32_t worker) {
     for (;;) {
-        const int64_t i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
+        const int64_t i =
+            atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
         if (i >= pool.tasks)
             return;
         pool.task(pool.arg, i, worker);

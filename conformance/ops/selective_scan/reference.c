@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * reference.c - the selective scan as its formulas read, in double, one element after
- * the other. Any dtype in and out. Meant to be read, not to be fast; shares nothing with
- * the kernels it judges but the params structs.
+ * the other. Any dtype in and out. Meant to be read, not to be fast; shares nothing
+ * with the kernels it judges but the params structs.
  *
  *   dt_t  = delta_t + delta_bias               (softplus of it if delta_softplus)
  *   h_tn  = exp(dt_t A_n) h_(t-1)n + B_tn dt_t u_t                       h_(-1) = 0
  *   y_t   = D u_t + sum_n C_tn h_tn            (A complex: + 2 Re sum_n C_tn h_tn)
  *   out   = y,   out_z = y silu(z)
  *
- * A constant B does not enter h but stands beside C: upstream's order, which one sees in
- * x. The gradients follow from the formulas by the chain rule; for complex numbers they
- * are PyTorch's, dL/d(re) + i dL/d(im).
+ * A constant B does not enter h but stands beside C: upstream's order, which one sees
+ * in x. The gradients follow from the formulas by the chain rule; for complex numbers
+ * they are PyTorch's, dL/d(re) + i dL/d(im).
  */
 #include "../../number.h"
 
@@ -28,16 +28,24 @@ typedef struct scan {
     int softplus, complex, variable_B, variable_C;
 } scan;
 
-#define SCAN_OF(p)                                                                       \
-    {                                                                                    \
-        .u = &(p)->u, .delta = &(p)->delta, .A = &(p)->A, .B = &(p)->B, .C = &(p)->C,    \
-        .D = &(p)->D, .z = &(p)->z, .delta_bias = &(p)->delta_bias,                      \
-        .batch = (p)->u.shape[0], .dim = (p)->u.shape[1], .length = (p)->u.shape[2],     \
-        .states = (p)->A.shape[1], .delta_dim = (p)->delta.shape[1],                     \
-        .softplus = (p)->delta_softplus != 0,                                            \
-        .complex = (p)->A.dtype_code == MBR_COMPLEX, .variable_B = (p)->B.ndim == 4,     \
-        .variable_C = (p)->C.ndim == 4                                                   \
-    }
+#define SCAN_OF(p)                                                                     \
+    {.u = &(p)->u,                                                                     \
+     .delta = &(p)->delta,                                                             \
+     .A = &(p)->A,                                                                     \
+     .B = &(p)->B,                                                                     \
+     .C = &(p)->C,                                                                     \
+     .D = &(p)->D,                                                                     \
+     .z = &(p)->z,                                                                     \
+     .delta_bias = &(p)->delta_bias,                                                   \
+     .batch = (p)->u.shape[0],                                                         \
+     .dim = (p)->u.shape[1],                                                           \
+     .length = (p)->u.shape[2],                                                        \
+     .states = (p)->A.shape[1],                                                        \
+     .delta_dim = (p)->delta.shape[1],                                                 \
+     .softplus = (p)->delta_softplus != 0,                                             \
+     .complex = (p)->A.dtype_code == MBR_COMPLEX,                                      \
+     .variable_B = (p)->B.ndim == 4,                                                   \
+     .variable_C = (p)->C.ndim == 4}
 
 static int64_t delta_row(const scan *s, int64_t d) {
     return d / (s->dim / s->delta_dim);
@@ -74,7 +82,8 @@ static number coefficient(const scan *s, const mbr_tensor *B_or_C, int64_t b, in
 }
 
 /* What goes into the state: B dt u, without a constant B. */
-static number input(const scan *s, int64_t b, int64_t d, int64_t n, int64_t t, number dt) {
+static number input(const scan *s, int64_t b, int64_t d, int64_t n, int64_t t,
+                    number dt) {
     number in = number_mul(dt, number_read(s->u, b, d, t, 0));
     return s->variable_B ? number_mul(coefficient(s, s->B, b, d, n, t), in) : in;
 }
@@ -97,8 +106,8 @@ static number output_term(const scan *s, number weight, number state) {
 
 /* ---- forward ------------------------------------------------------------------- */
 
-static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p, int64_t b,
-                        int64_t d, number *product, number *state) {
+static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p,
+                        int64_t b, int64_t d, number *product, number *state) {
     uint32_t flags = p->call.flags;
     for (int64_t n = 0; n < s->states; n++) {
         product[n] = number_of(1, 0);
@@ -107,7 +116,8 @@ static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p, i
     for (int64_t t = 0; t < s->length; t++) {
         number dt = step(s, b, d, t), y = number_of(0, 0);
         if (number_present(s->D))
-            y = number_mul(number_read(s->D, d, 0, 0, 0), number_read(s->u, b, d, t, 0));
+            y = number_mul(number_read(s->D, d, 0, 0, 0),
+                           number_read(s->u, b, d, t, 0));
         for (int64_t n = 0; n < s->states; n++) {
             number a = decay(s, d, n, dt), in = input(s, b, d, n, t, dt);
             product[n] = number_mul(a, product[n]);

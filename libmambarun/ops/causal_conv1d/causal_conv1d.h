@@ -10,8 +10,9 @@
  * conv_state_indices are int32. Arithmetic is fp32.
  *
  * Strides: any, in elements, for every tensor; 0 too for inputs. Outputs must not
- * overlap inputs or one another, except that out of the forward and of the update may be
- * the very memory of x, and final_states_out that of initial_states, with equal strides.
+ * overlap inputs or one another, except that out of the forward and of the update may
+ * be the very memory of x, and final_states_out that of initial_states, with equal
+ * strides.
  */
 #ifndef MBR_CAUSAL_CONV1D_H
 #define MBR_CAUSAL_CONV1D_H
@@ -68,13 +69,13 @@ MBR_API size_t mbr_causal_conv1d_bwd_workspace(const mbr_causal_conv1d_bwd_param
 
 typedef struct mbr_causal_conv1d_update_params {
     mbr_call call;
-    mbr_tensor x;          /* in: (B, D, L) */
-    mbr_tensor conv_state; /* in and out: (B, D, S), or (E, D, S) with indices */
-    mbr_tensor weight;     /* in: (D, W) */
-    mbr_tensor bias;       /* in: (D,) or absent */
-    mbr_tensor cache_seqlens;      /* in: (B,) or absent; present: conv_state is a ring,
-                                      x[t] goes to column (cache_seqlens[b] + t) % S;
-                                      at least 0 */
+    mbr_tensor x;             /* in: (B, D, L) */
+    mbr_tensor conv_state;    /* in and out: (B, D, S), or (E, D, S) with indices */
+    mbr_tensor weight;        /* in: (D, W) */
+    mbr_tensor bias;          /* in: (D,) or absent */
+    mbr_tensor cache_seqlens; /* in: (B,) or absent; present: conv_state is a ring,
+                                 x[t] goes to column (cache_seqlens[b] + t) % S;
+                                 at least 0 */
     mbr_tensor conv_state_indices; /* in: (B,) or absent: row of conv_state for b;
                                       below 0: out is 0 and no state is touched; the
                                       others are at most E - 1 and differ */

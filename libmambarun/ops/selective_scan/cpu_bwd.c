@@ -15,8 +15,9 @@
 #include "cpu_scan.h"
 
 enum {
-    SUB = 8,          /* steps whose states are recomputed at a time, in registers */
-    PANEL_BLOCKS = 4, /* channel blocks whose dB, dC are added up before their lanes are */
+    SUB = 8, /* steps whose states are recomputed at a time, in registers */
+    PANEL_BLOCKS =
+        4, /* channel blocks whose dB, dC are added up before their lanes are */
     ENOUGH_TASKS = 64 /* no more slices than make so many tasks */
 };
 
@@ -26,12 +27,13 @@ typedef struct backward backward;
 typedef struct column {
     block at;
     vf D, bias, dD, dbias;
-    vf *dt, *u;             /* [step of the chunk] */
-    vf *before;             /* [sub][value]: the state before each SUB steps */
-    vf *dout, *sum, *slope; /* [step of the tile]; dout gated; du = dt sum, see reverse */
-    vf *A, *rate, *K, *h;   /* [value] */
-    vf *g;                  /* [value]: conj(a) dh of the step after */
-    vf *dA, *dB, *dC;       /* [value]; dB, dC of constant B, C */
+    vf *dt, *u; /* [step of the chunk] */
+    vf *before; /* [sub][value]: the state before each SUB steps */
+    vf *dout, *sum,
+        *slope;           /* [step of the tile]; dout gated; du = dt sum, see reverse */
+    vf *A, *rate, *K, *h; /* [value] */
+    vf *g;                /* [value]: conj(a) dh of the step after */
+    vf *dA, *dB, *dC;     /* [value]; dB, dC of constant B, C */
 } column;
 
 typedef struct panel {
@@ -41,7 +43,8 @@ typedef struct panel {
     int adds; /* whether the partial dB, dC hold an earlier panel's */
     float *dB, *dC;
     column at[PANEL_BLOCKS];
-    vf sums_B[SUB * VW * 2], sums_C[SUB * VW * 2]; /* [(state, part)][step], all lanes */
+    vf sums_B[SUB * VW * 2],
+        sums_C[SUB * VW * 2]; /* [(state, part)][step], all lanes */
     float B[COEFFICIENTS], C[COEFFICIENTS];
 } panel;
 
@@ -64,10 +67,10 @@ struct backward {
     const mbr_selective_scan_bwd_params *p;
     advance_fn *advance;
     reverse_fn *reverse;
-    int panel;              /* blocks in a panel */
-    int64_t slices, slice;  /* per group; panels in each */
-    int64_t padded;         /* length in whole vectors */
-    int64_t span;           /* steps of a chunk that occur, in whole SUBs */
+    int panel;             /* blocks in a panel */
+    int64_t slices, slice; /* per group; panels in each */
+    int64_t padded;        /* length in whole vectors */
+    int64_t span;          /* steps of a chunk that occur, in whole SUBs */
     int64_t tasks;
     float *dB, *dC; /* [slice][b][group][value][padded]: partial sums; if variable */
     vf *sums;       /* [b][block of all][SUMS]: see sums_at */
@@ -200,7 +203,8 @@ V_INLINE void reverse_complex(const reverse *args, int count, int steps, int var
     }
 }
 
-V_INLINE void reverse_steps(const reverse *r, int count, int variable_B, int variable_C) {
+V_INLINE void reverse_steps(const reverse *r, int count, int variable_B,
+                            int variable_C) {
     if (r->steps == SUB)
         reverse_real(r, count, SUB, variable_B, variable_C);
     else
@@ -289,7 +293,8 @@ static void lay_column(const backward *f, char *base, size_t *used, column *c) {
     vf **const tiles[] = {&c->dout, &c->sum, &c->slope};
     for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++)
         *tiles[i] = take_vectors(base, used, TILE);
-    vf **const states[] = {&c->A, &c->rate, &c->K, &c->h, &c->g, &c->dA, &c->dB, &c->dC};
+    vf **const states[] = {&c->A, &c->rate, &c->K,  &c->h,
+                           &c->g, &c->dA,   &c->dB, &c->dC};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         *states[i] = take_vectors(base, used, values);
 }
@@ -314,8 +319,8 @@ static vf *sums_at(const backward *f, int64_t b, int64_t block_of_all) {
 }
 
 /* A row of grouped delta may touch several blocks and a block several rows. Their
- * meetings, in order of channels, are numbered by the sum of both numbers: it grows from
- * each to the next. */
+ * meetings, in order of channels, are numbered by the sum of both numbers: it grows
+ * from each to the next. */
 static int64_t meetings(const scan *s) {
     return s->groups * s->blocks + s->delta->shape[1];
 }
@@ -343,8 +348,8 @@ static size_t lay_shared(backward *f, char *base) {
         f->dB = take(base, &used, partial_floats(f) * 4);
     if (s->variable_C)
         f->dC = take(base, &used, partial_floats(f) * 4);
-    f->sums = take_vectors(base, &used,
-                           s->batch * s->groups * s->blocks * sums_per_block(s));
+    f->sums =
+        take_vectors(base, &used, s->batch * s->groups * s->blocks * sums_per_block(s));
     if (s->repeat > 1)
         f->rows = take(base, &used, s->batch * meetings(s) * f->padded * 4);
     f->scratch = take(base, &used, 0);
@@ -441,10 +446,15 @@ static void sweep_tile(panel *w, column *c, int64_t start, int64_t time, int ste
         if (time + t + SUB >= end)
             break; /* nobody asks for the state after the chunk */
         advance_all(s, f->advance,
-                    &(advance){.dt = c->dt + at + t, .du = du + t,
-                               .B = w->B + t * s->parts * VW, .C = w->C,
-                               .A = c->rate, .K = c->K, .h = c->h,
-                               .pitch = s->parts * VW, .steps = SUB});
+                    &(advance){.dt = c->dt + at + t,
+                               .du = du + t,
+                               .B = w->B + t * s->parts * VW,
+                               .C = w->C,
+                               .A = c->rate,
+                               .K = c->K,
+                               .h = c->h,
+                               .pitch = s->parts * VW,
+                               .steps = SUB});
     }
 }
 
@@ -492,14 +502,25 @@ static void reverse_block(panel *w, column *c, int n, int count, int64_t at, int
     const scan *s = &f->s;
     const int first = n * s->parts;
     const int64_t offset = coefficient_offset(s, n) + t * s->parts * VW;
-    f->reverse(&(reverse){.dt = c->dt + at + t, .u = c->u + at + t, .dout = c->dout + t,
-                          .B = w->B + offset, .C = w->C + offset, .A = c->A + first,
-                          .rate = c->rate + first, .K = c->K + first,
+    f->reverse(&(reverse){.dt = c->dt + at + t,
+                          .u = c->u + at + t,
+                          .dout = c->dout + t,
+                          .B = w->B + offset,
+                          .C = w->C + offset,
+                          .A = c->A + first,
+                          .rate = c->rate + first,
+                          .K = c->K + first,
                           .h = c->before + (at + t) / SUB * s->values + first,
-                          .g = c->g + first, .dA = c->dA + first, .dB = c->dB + first,
-                          .dC = c->dC + first, .sum = c->sum + t,
-                          .slope = c->slope + t, .sums_B = w->sums_B,
-                          .sums_C = w->sums_C, .pitch = s->parts * VW, .steps = steps},
+                          .g = c->g + first,
+                          .dA = c->dA + first,
+                          .dB = c->dB + first,
+                          .dC = c->dC + first,
+                          .sum = c->sum + t,
+                          .slope = c->slope + t,
+                          .sums_B = w->sums_B,
+                          .sums_C = w->sums_C,
+                          .pitch = s->parts * VW,
+                          .steps = steps},
                count);
     if (c->at.lanes == VW)
         return;
@@ -570,8 +591,8 @@ static void finish_tile(panel *w, column *c, int64_t at, int64_t time, int steps
     }
     v_tile_store(du, rows_at(&w->f->p->du, w->b, c->at.d, time), c->at.lanes, steps);
     if (s->repeat == 1)
-        v_tile_store(ddelta, rows_at(&w->f->p->ddelta, w->b, c->at.d, time), c->at.lanes,
-                     steps);
+        v_tile_store(ddelta, rows_at(&w->f->p->ddelta, w->b, c->at.d, time),
+                     c->at.lanes, steps);
     else
         store_rows(w, c, ddelta, time, steps);
 }

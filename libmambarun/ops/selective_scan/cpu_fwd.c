@@ -9,9 +9,9 @@
 #include "cpu_scan.h"
 
 enum {
-    VECTORS = 512,     /* of A (and of h, ...) that a task keeps: values of all blocks */
-    SLICE_BLOCKS = 8,  /* blocks per task at most: enough to make B and C cheap */
-    PAIR_STATES = 16   /* states per write to x */
+    VECTORS = 512,    /* of A (and of h, ...) that a task keeps: values of all blocks */
+    SLICE_BLOCKS = 8, /* blocks per task at most: enough to make B and C cheap */
+    PAIR_STATES = 16  /* states per write to x */
 };
 
 typedef struct forward {
@@ -141,9 +141,16 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     w->sum[i] += sum;
     const int first = i * s->values;
     advance_all(s, f->kernel,
-                &(advance){.dt = dt, .du = du, .y = y, .B = w->B, .C = w->C,
-                           .A = w->A + first, .K = w->K + first, .h = w->h + first,
-                           .pitch = s->parts * VW, .steps = steps});
+                &(advance){.dt = dt,
+                           .du = du,
+                           .y = y,
+                           .B = w->B,
+                           .C = w->C,
+                           .A = w->A + first,
+                           .K = w->K + first,
+                           .h = w->h + first,
+                           .pitch = s->parts * VW,
+                           .steps = steps});
     if (f->p->z.data) /* out_z may be z's own memory: read before writing */
         v_tile_load(du, rows_at(&f->p->z, w->b, k.d, time), k.lanes, steps);
     v_tile_store(y, rows_at(&f->p->out, w->b, k.d, time), k.lanes, steps);

@@ -24,11 +24,11 @@ enum {
 typedef struct scan {
     const mbr_tensor *u, *delta, *A, *B, *C, *D, *delta_bias;
     int64_t batch, dim, length, chunks;
-    int64_t groups, width;  /* groups of channels, channels in each */
-    int64_t blocks;         /* vectors of channels per group; the last may be partial */
-    int64_t repeat;         /* channels per row of delta */
-    int states, parts;      /* dstate; 2 for a complex A, else 1 */
-    int values;             /* states * parts */
+    int64_t groups, width; /* groups of channels, channels in each */
+    int64_t blocks;        /* vectors of channels per group; the last may be partial */
+    int64_t repeat;        /* channels per row of delta */
+    int states, parts;     /* dstate; 2 for a complex A, else 1 */
+    int values;            /* states * parts */
     int variable_B, variable_C;
     int softplus;
     int tile; /* steps per tile: shorter for many states, so that B and C stay in L1,
@@ -42,9 +42,9 @@ typedef struct block {
 } block;
 
 static inline scan scan_of(const mbr_tensor *u, const mbr_tensor *delta,
-                           const mbr_tensor *A, const mbr_tensor *B, const mbr_tensor *C,
-                           const mbr_tensor *D, const mbr_tensor *delta_bias,
-                           uint32_t softplus) {
+                           const mbr_tensor *A, const mbr_tensor *B,
+                           const mbr_tensor *C, const mbr_tensor *D,
+                           const mbr_tensor *delta_bias, uint32_t softplus) {
     scan s = {.u = u, .delta = delta, .A = A, .B = B, .C = C, .D = D};
     s.delta_bias = delta_bias;
     s.batch = u->shape[0];
@@ -116,7 +116,8 @@ static inline void load_rates(const scan *s, block k, vf *out) {
         out[v] *= v_set(V_LOG2E);
 }
 
-/* The constant factor of what h contributes to y: B, C or, if both are, their product. */
+/* The constant factor of what h contributes to y: B, C or, if both are, their product.
+ */
 static inline void load_factors(const scan *s, block k, vf *out) {
     if (s->variable_B && s->variable_C)
         return;
@@ -197,8 +198,8 @@ static inline void load_delta_rows(const scan *s, int64_t b, block k, int64_t ti
     }
 }
 
-static inline void load_delta(const scan *s, int64_t b, block k, int64_t time, int steps,
-                              vf bias, vf *dt) {
+static inline void load_delta(const scan *s, int64_t b, block k, int64_t time,
+                              int steps, vf bias, vf *dt) {
     load_delta_rows(s, b, k, time, steps, dt);
     if (s->softplus)
         for (int t = 0; t < steps; t++)
@@ -262,8 +263,8 @@ V_INLINE void decay_complex(vf dt, const vf *A, vf *re, vf *im) {
 }
 
 /* y = 2 Re(sum h K) for a complex A; u, dt and y are real. */
-V_INLINE void advance_complex(const advance *args, int count, int variable_B, int variable_C,
-                              int want_y) {
+V_INLINE void advance_complex(const advance *args, int count, int variable_B,
+                              int variable_C, int want_y) {
     const advance a = *args;
     for (int i = 0; i < count; i++) {
         vf re = a.h[2 * i], im = a.h[2 * i + 1];
