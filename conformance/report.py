@@ -79,10 +79,10 @@ class Report:
         lines = [f"{name}: {value}  " for name, value in self.facts.items()]
         lines += ["", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
         for row in self.as_data()["rows"]:
+            tolerance = "{:g}, {:g}".format(*row["upstream_tolerance"])
             lines.append(
                 "| {op} | {output} | {dtype} | {comparisons} | {relative:.2g} "
-                "| {ulps:.3g} | {used:.2f} | {upstream:.2g} | {0:g}, {1:g} | {case} |".format(
-                    *row["upstream_tolerance"], **row
-                )
+                "| {ulps:.3g} | {used:.2f} | {upstream:.2g} | {tolerance} "
+                "| {case} |".format(tolerance=tolerance, **row)
             )
         return "\n".join(lines) + "\n"
