@@ -3,12 +3,13 @@
 #
 # full.sh - what takes longer than test.sh: speed against its targets, valgrind, builds
 # for other systems, the examples up to their marks. Results that are worth keeping are
-# written to bench/results/, with the machine and the commit, to be committed.
+# written to docs/results/, with the machine and the commit, to be committed.
 
 # shellcheck source=ci/setup.sh
 . "$(dirname "$0")/setup.sh"
 
-results=bench/results
+results=docs/results
+lib=build/test/lib
 failed=()
 
 # part NAME COMMAND...
@@ -46,6 +47,13 @@ cross() {
         -DCMAKE_C_COMPILER="$root/$folder/cc" "$@" && cmake --build "$folder"
 }
 
+# sdist: what a package index would hold builds and installs by itself.
+sdist() {
+    rm -rf out/sdist && python -m build --sdist --outdir out/sdist . &&
+        pip wheel --no-deps --wheel-dir out/sdist out/sdist/*.tar.gz &&
+        python ci/checks/wheel.py out/sdist/*.whl
+}
+
 under_valgrind() {
     local program status=0
     for program in build/test/libmambarun/*_test; do
@@ -65,7 +73,7 @@ else
 fi
 need_venv
 need_torch
-need_python scikit-learn matplotlib pytest cmake ninja ziglang pre-commit
+need_python scikit-learn matplotlib pytest cmake ninja ziglang pre-commit build
 export PATH=$root/.venv/bin:$PATH
 mkdir -p "$results"
 need_mambarun
@@ -79,11 +87,20 @@ part "aarch64 build" cross aarch64 aarch64-linux-gnu.2.17 \
 build_tests() { cmake --preset test && cmake --build --preset test; }
 part "build test" build_tests
 part valgrind under_valgrind
+part sdist sdist
+
+while read -r variant; do
+    part "conformance $variant" env MAMBARUN_PATH="$lib" pytest -q conformance/test_ops.py \
+        --variant "$variant" --seed 1 --report "$results/errors_$variant.md"
+done < <(cpu_variants)
 
 for script in bench/*.py; do
     name=$(basename "$script" .py)
-    part "bench $name" python "$script" --check
-    keep "bench $name" "$name.txt"
+    [ "$name" != harness ] || continue
+    targets=$(python "$script" --help | grep -o -m 1 -e --check)
+    # shellcheck disable=SC2086 # an option or nothing
+    part "bench $name" env MAMBARUN_PATH="$lib" python "$script" $targets
+    keep "bench $name" "bench_$name.txt"
 done
 part vmamba_digits python examples/vmamba_digits.py
 keep vmamba_digits vmamba_digits.txt 40

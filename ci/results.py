@@ -26,7 +26,7 @@ def outcome(element: ET.Element) -> tuple[str, str]:
         found = element.find(tag)
         if found is not None:
             text = found.get("message") or (found.text or "").strip()
-            return word, text or "no reason given"
+            return word, " ".join(text.split())[:160] or "no reason given"
     return "passed", ""
 
 
@@ -67,12 +67,12 @@ def main(status: str, report: str, details: str = "") -> None:
         found.append(Case("the runner itself", "failed", "it ran no test"))
     failures = [case for case in found if case.outcome == "failed"]
     for case in failures[:MOST]:
-        print(f"    FAILED {case.name}: {case.text[:200]}", file=sys.stderr)
+        print(f"    FAILED {case.name}: {case.text}", file=sys.stderr)
     if len(failures) > MOST:
         print(f"    and {len(failures) - MOST} more, see {report}", file=sys.stderr)
     reasons = collections.Counter(c.text for c in found if c.outcome == "skipped")
     for reason, count in reasons.most_common():
-        print(f"    skipped {count}: {reason[:200]}", file=sys.stderr)
+        print(f"    skipped {count}: {reason}", file=sys.stderr)
     counts = collections.Counter(case.outcome for case in found)
     print(counts["passed"], counts["failed"], counts["skipped"])
 

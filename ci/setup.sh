@@ -196,3 +196,8 @@ need_mambarun() {
     pip_install mambarun --force-reinstall --no-deps . || die "pip install . failed"
     echo "$now" >.venv/mambarun.installed
 }
+
+# cpu_variants: their names, as the manifest has them.
+cpu_variants() {
+    sed -n 's/^MBR_CPU_VARIANT(\([a-z0-9_]*\),.*/\1/p' libmambarun/manifest.def
+}

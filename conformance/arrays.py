@@ -5,7 +5,7 @@ torch cannot express (negative strides). Knows no ops."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Sequence
 
 import torch
 
@@ -35,13 +35,13 @@ class Layout:
     shift   elements by which the first one is moved off its 64-byte boundary
     """
 
-    order: Tuple[int, ...] = ()
-    gap: Dict[int, int] = field(default_factory=dict)
-    step: Dict[int, int] = field(default_factory=dict)
-    expand: Tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    gap: dict[int, int] = field(default_factory=dict)
+    step: dict[int, int] = field(default_factory=dict)
+    expand: tuple[int, ...] = ()
     shift: int = 0
 
-    def strides(self, shape: Sequence[int]) -> Tuple[int, ...]:
+    def strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         strides, running = [0] * len(shape), 1
         for axis in reversed(self.order or range(len(shape))):
             if axis in self.expand:
@@ -73,8 +73,9 @@ class Array:
         elements = self.first + after + 1 + GUARD
         size = torch.empty((), dtype=dtype).element_size()
         self.buffer = torch.full((elements * size,), POISON, dtype=torch.uint8)
+        self.index = self.places()
 
-    def index(self) -> torch.Tensor:
+    def places(self) -> torch.Tensor:
         """Position in the buffer of every element."""
         places = torch.full(self.shape, self.first, dtype=torch.int64)
         for axis, (extent, stride) in enumerate(zip(self.shape, self.strides)):
@@ -86,15 +87,14 @@ class Array:
     def flat(self) -> torch.Tensor:
         return self.buffer.view(self.dtype)
 
-    def fill(self, values: torch.Tensor) -> "Array":
+    def fill(self, values: torch.Tensor) -> Array:
         """Along an expanded axis the values must be equal."""
-        places = self.index()
         wanted = values.expand(self.shape).to(self.dtype)
-        self.flat()[places.reshape(-1)] = wanted.reshape(-1)
+        self.flat()[self.index.reshape(-1)] = wanted.reshape(-1)
         return self
 
     def values(self) -> torch.Tensor:
-        return self.flat()[self.index()]
+        return self.flat()[self.index]
 
     def wide(self) -> torch.Tensor:
         """The values in the precision of the reference."""
@@ -103,16 +103,17 @@ class Array:
     def data_ptr(self) -> int:
         return self.buffer.data_ptr() + self.first * self.flat().element_size()
 
-    def for_reference(self) -> "Array":
+    def for_reference(self) -> Array:
         """A contiguous array of double precision with the same values."""
         return Array(self.shape, DTYPES[self.dtype][2]).fill(self.wide())
 
-    def in_memory_of(self, other: Optional["Array"]) -> "Array":
+    def in_memory_of(self, other: Array | None) -> Array:
         """This array, moved into the memory of an equal one."""
         if other is not None:
             assert (other.shape, other.dtype) == (self.shape, self.dtype)
             self.buffer, self.first = other.buffer, other.first
             self.strides, self.layout = other.strides, other.layout
+            self.index = other.index
         return self
 
     def changed_outside(self, before: torch.Tensor) -> int:
@@ -120,5 +121,5 @@ class Array:
         what they were: written where nothing may be written."""
         size = self.flat().element_size()
         differs = (self.buffer != before).reshape(-1, size).any(dim=1)
-        differs[self.index().reshape(-1)] = False
+        differs[self.index.reshape(-1)] = False
         return int(differs.sum())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import zlib
 from dataclasses import dataclass
-from typing import Callable, Dict, Tuple
+from typing import Callable
 
 import torch
 
@@ -30,7 +30,7 @@ class Maker:
         values = torch.rand(shape, generator=self.generator, dtype=torch.float64)
         return low + (high - low) * values
 
-    def answer(self, call: Call) -> Dict[str, torch.Tensor]:
+    def answer(self, call: Call) -> dict[str, torch.Tensor]:
         return self.reference.answer(call)
 
 
@@ -50,8 +50,9 @@ class Case:
 @dataclass(frozen=True)
 class Tolerance:
     """Of one output. share: the part of the reference's error bound that may be used, 0
-    if the result is exact; why: the reason for it. upstream: dtype -> (rtol, atol) in upstream's own tests."""
+    if the result is exact; why: the reason for it.
+    upstream: dtype -> (rtol, atol) in upstream's own tests."""
 
     share: float
     why: str
-    upstream: Dict[torch.dtype, Tuple[float, float]]
+    upstream: dict[torch.dtype, tuple[float, float]]

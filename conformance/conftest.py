@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Iterator
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "shim"))  # an installed mambarun goes first
+for folder in ("shim", "shim/standins"):
+    sys.path.append(str(ROOT / folder))  # an installed mambarun goes first
 
 import torch  # noqa: E402
 
@@ -36,10 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="fail, instead of skipping, where this variant does not support something",
     )
-    group.addoption("--seed", type=int, default=0, help="of the random cases and values")
     group.addoption(
-        "--report", metavar="FILE", help="write worst errors per op, output and dtype; "
-        "as JSON if FILE ends with .json, else as Markdown"
+        "--seed", type=int, default=0, help="of the random cases and values"
+    )
+    group.addoption(
+        "--report",
+        metavar="FILE",
+        help="write worst errors per op, output and dtype; "
+        "as JSON if FILE ends with .json, else as Markdown",
     )
 
 
@@ -47,16 +52,26 @@ def pytest_configure(config: pytest.Config) -> None:
     variant = config.getoption("--variant")
     if variant and variant != "reference":
         os.environ["MAMBARUN_VARIANT"] = variant
-    os.environ.setdefault("MAMBARUN_PATH", str(library_folder()))
+    if library_folder().is_dir():
+        os.environ.setdefault("MAMBARUN_PATH", str(library_folder()))
+    for name in config.getoption("--require"):
+        if name != variant:
+            raise pytest.UsageError(f"--require {name} needs --variant {name}")
     config.conformance_report = Report(facts(variant))  # type: ignore[attr-defined]
 
 
-def facts(variant: str | None) -> Dict[str, str]:
+def facts(variant: str | None) -> dict[str, str]:
     """What the report says first: machine, variant and versions."""
     path = library_folder() / "libmambarun.so"
     known = {"library": str(path), "variant": variant or "libmambarun's choice"}
     if path.exists():
-        host = Library(path).facts()
+        library = Library(path)
+        valid = ["reference", *library.variants()]
+        if variant and variant not in valid:
+            raise pytest.UsageError(
+                "--variant {} is none of {}".format(variant, " ".join(valid))
+            )
+        host = library.facts()
         known["cpu"] = host.cpu_name.decode()
         known["stamp"] = (host.stamp or b"").decode()
     known["commit"] = commit()
@@ -68,14 +83,15 @@ def facts(variant: str | None) -> Dict[str, str]:
 def commit() -> str:
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     return described.stdout.strip() or "unknown"
 
 
-def pytest_report_header(config: pytest.Config) -> List[str]:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     report: Report = config.conformance_report  # type: ignore[attr-defined]
-    lines = ["{}: {}".format(name, value) for name, value in report.facts.items()]
+    lines = [f"{name}: {value}" for name, value in report.facts.items()]
     return lines + ["seed: {}".format(config.getoption("--seed"))]
 
 
@@ -97,17 +113,17 @@ def candidate(request: pytest.FixtureRequest) -> Any:
     if variant == "reference":
         return request.getfixturevalue("reference")
     library = request.getfixturevalue("library")
-    usable, reason = library.variants().get(variant, (True, ""))
+    usable, reason = library.variants()[variant] if variant else (True, "")
     if not usable:
         not_supported(request.config, reason)
     return library
 
 
 def not_supported(config: pytest.Config, reason: str) -> None:
-    """A result of its own: a skip with its reason, or a failure where --require says."""
+    """A result of its own: a skip with its reason, a failure where --require says."""
     variant = config.getoption("--variant")
     if variant in config.getoption("--require"):
-        pytest.fail("{} is required but {}".format(variant, reason), pytrace=False)
+        pytest.fail(f"{variant} is required but {reason}", pytrace=False)
     pytest.skip(NOT_SUPPORTED + reason)
 
 

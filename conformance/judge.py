@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
 
 import torch
 
@@ -31,12 +30,14 @@ def ulp(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 @dataclass
 class Verdict:
     """One output of one call. ulps: worst error in units of the output's last place.
+    relative: worst error, in terms of the output's largest element.
     used: worst error, beyond the half unit of rounding, as a share of the reference's
     bound. upstream: worst error as a share of what upstream's own test of this output
     allows. wrong: elements beyond what is allowed; text: the worst of them, in words.
     """
 
     ulps: float
+    relative: float
     used: float
     upstream: float
     wrong: int
@@ -53,7 +54,7 @@ def judge(
     bound: torch.Tensor,
     dtype: torch.dtype,
     share: float,
-    upstream: Tuple[float, float],
+    upstream: tuple[float, float],
 ) -> Verdict:
     """got and want in double precision (got was rounded to dtype); bound as the
     reference gives it, in UNITs: the result may be off by share * bound, and by half a
@@ -84,9 +85,12 @@ def judge(
     def worst(ratio: torch.Tensor) -> float:
         return float(torch.nan_to_num(ratio, nan=0.0).max()) if ratio.numel() else 0.0
 
+    finite = want[measured].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
     beyond = (error - place / 2).clamp(min=0) / (UNIT * bound)
     return Verdict(
         ulps=worst(error / place),
+        relative=worst(error) / max(largest, 1e-30),
         used=worst(torch.where(bound == 0, zero, beyond)),
         upstream=worst(error / (atol + rtol * want.abs())),
         wrong=int((~fine).sum()),
@@ -107,7 +111,8 @@ def describe(
         place.insert(0, flat % extent)
         flat //= extent
     at = tuple(place)
-    return "at {}: {!r}, reference {!r}, allowed +- {:.3g}; {} of {} wrong".format(
-        place, float(got[at]), float(want[at]), float(allowed[at]),
-        int(wrong.sum()), wrong.numel(),
+    return (
+        f"at {place}: {float(got[at])!r}, reference {float(want[at])!r}, "
+        f"allowed +- {float(allowed[at]):.3g}; "
+        f"{int(wrong.sum())} of {wrong.numel()} wrong"
     )

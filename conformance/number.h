@@ -8,8 +8,8 @@
  * of Numerical Algorithms", 2nd ed., section 3.3), with |value| replaced by the size
  * that the value would have if no two terms ever cancelled: so it holds whatever the
  * order of a sum or of a scan. Inputs are exact. Its unit is 2^-24, half the distance
- * from 1 to the next float. An operation whose fp32 result may be denormal contributes
- * 2^-126, because flushing to zero is allowed. Where fp32 may overflow the bound is
+ * from 1 to the next float. A product contributes 2^-125 as well: it may be flushed to
+ * zero if it, or half of it, is denormal. Where fp32 may overflow the bound is
  * infinite.
  */
 #ifndef CONFORMANCE_NUMBER_H
@@ -30,7 +30,7 @@ typedef struct number {
     double off;  /* how far fp32 may be off, in 2^-24 */
 } number;
 
-#define NUMBER_TINY 0x1p-102 /* 2^-126 in the unit of off */
+#define NUMBER_TINY 0x1p-101 /* 2^-125 in the unit of off */
 
 static inline number number_of(double re, double im) {
     return (number){re, im, im == 0 ? fabs(re) : hypot(re, im), 0};
@@ -145,8 +145,8 @@ static inline int number_present(const mbr_tensor *t) {
     return t->data != NULL;
 }
 
-static inline int64_t number_offset(const mbr_tensor *t, int64_t i, int64_t j, int64_t k,
-                                    int64_t l) {
+static inline int64_t number_offset(const mbr_tensor *t, int64_t i, int64_t j,
+                                    int64_t k, int64_t l) {
     const int64_t index[4] = {i, j, k, l};
     int64_t offset = 0;
     for (int32_t axis = 0; axis < t->ndim; axis++)
@@ -186,8 +186,8 @@ static inline uint16_t number_to_16(double value, int significand_bits, int grea
     if (exponent > greatest || (exponent == greatest && units >= ldexp(1, stored + 1)))
         return (uint16_t)(sign | infinity);
     /* A hidden bit in units carries into the exponent field by itself. */
-    return (uint16_t)(sign | (((uint32_t)(exponent - 1 + bias) << stored) +
-                              (uint32_t)units));
+    return (uint16_t)(sign |
+                      (((uint32_t)(exponent - 1 + bias) << stored) + (uint32_t)units));
 }
 
 /* part 0 is the real part, 1 the imaginary part, of which only complex dtypes have
@@ -244,8 +244,8 @@ static inline number number_read(const mbr_tensor *t, int64_t i, int64_t j, int6
     return number_of(number_read_part(t, offset, 0), number_read_part(t, offset, 1));
 }
 
-static inline void number_write(const mbr_tensor *t, uint32_t flags, int64_t i, int64_t j,
-                                int64_t k, int64_t l, number value) {
+static inline void number_write(const mbr_tensor *t, uint32_t flags, int64_t i,
+                                int64_t j, int64_t k, int64_t l, number value) {
     int64_t offset = number_offset(t, i, j, k, l);
     int bound = (flags & CONFORMANCE_BOUND) != 0;
     number_write_part(t, offset, 0, bound ? value.off : value.re);

@@ -12,7 +12,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 
@@ -29,11 +29,11 @@ class Call:
     missing here; an output that starts with a meaning (in and out) is filled."""
 
     entry: str
-    inputs: Dict[str, Array]
-    outputs: Dict[str, Array]
-    scalars: Dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    scalars: dict[str, int] = field(default_factory=dict)
 
-    def arrays(self) -> Dict[str, Array]:
+    def arrays(self) -> dict[str, Array]:
         return {**self.inputs, **self.outputs}
 
 
@@ -41,15 +41,15 @@ class Refused(Exception):
     """A provider answered with a status other than MBR_OK."""
 
     def __init__(self, status: str, text: str) -> None:
-        super().__init__("{}: {}".format(status, text))
+        super().__init__(f"{status}: {text}")
         self.status, self.text = status, text
 
 
-def rooms() -> List[str]:
+def rooms() -> list[str]:
     return sorted(path.parent.name for path in HERE.glob("ops/*/cases.py"))
 
 
-def rows_of(entry: str) -> Tuple[Tuple[str, Any], ...]:
+def rows_of(entry: str) -> tuple[tuple[str, Any], ...]:
     """The field rows of an entry point's params struct."""
     for room in rooms():
         if entry.startswith(room):
@@ -58,7 +58,7 @@ def rows_of(entry: str) -> Tuple[Tuple[str, Any], ...]:
     raise LookupError(entry)
 
 
-def packed(rows: Tuple[Tuple[str, Any], ...], values: Dict[str, Any]) -> bytes:
+def packed(rows: tuple[tuple[str, Any], ...], values: dict[str, Any]) -> bytes:
     """The bytes of a C struct whose absent members are zero."""
     out = b""
     for name, code in rows:
@@ -72,7 +72,7 @@ def packed(rows: Tuple[Tuple[str, Any], ...], values: Dict[str, Any]) -> bytes:
     return out
 
 
-def tensor_fields(array: Array) -> Dict[str, Any]:
+def tensor_fields(array: Array) -> dict[str, Any]:
     code, bits, _ = DTYPES[array.dtype]
     rest = 4 - len(array.shape)
     return {
@@ -85,15 +85,18 @@ def tensor_fields(array: Array) -> Dict[str, Any]:
     }
 
 
-def params(call: Call, flags: int, threads: int, workspace: Dict[str, int]) -> Any:
+def params(call: Call, flags: int, threads: int, workspace: dict[str, int]) -> Any:
     rows = rows_of(call.entry)
     unknown = {*call.arrays(), *call.scalars} - {name for name, _ in rows}
-    assert not unknown, "{} has no {}".format(call.entry, sorted(unknown))
-    values: Dict[str, Any] = {n: tensor_fields(a) for n, a in call.arrays().items()}
+    assert not unknown, f"{call.entry} has no {sorted(unknown)}"
+    values: dict[str, Any] = {n: tensor_fields(a) for n, a in call.arrays().items()}
     values.update(call.scalars, workspace=workspace)
     size = len(packed(rows, {}))
     values["call"] = {
-        "struct_size": size, "device_type": 1, "flags": flags, "threads": threads
+        "struct_size": size,
+        "device_type": 1,
+        "flags": flags,
+        "threads": threads,
     }
     return ctypes.create_string_buffer(packed(rows, values), size)
 
@@ -130,7 +133,7 @@ class Library:
         size = ask(params(call, 0, threads, {}))
         return torch.full((size + 2 * GUARD,), POISON, dtype=torch.uint8)
 
-    def variants(self) -> Dict[str, Tuple[bool, str]]:
+    def variants(self) -> dict[str, tuple[bool, str]]:
         """Name -> (usable on the CPU, why or why not)."""
         found = {}
         for i in range(self.lib.mbr_variant_count()):
@@ -139,7 +142,7 @@ class Library:
             found[info.name.decode()] = (bool(info.usable), info.reason.decode())
         return found
 
-    def facts(self) -> "HostFacts":
+    def facts(self) -> HostFacts:
         facts = HostFacts(struct_size=ctypes.sizeof(HostFacts))
         self.lib.mbr_probe_host(ctypes.byref(facts))
         return facts
@@ -155,20 +158,22 @@ class Reference:
     def __init__(self, path: Path, stamp: str) -> None:
         self.lib = ctypes.CDLL(str(path))
         members = re.findall(r"^MBR_(OP|WORKSPACE)\((\w+)\)", OPS_DEF.read_text(), re.M)
-        names = [n + ("_workspace" if kind == "WORKSPACE" else "") for kind, n in members]
+        names = [
+            n + ("_workspace" if kind == "WORKSPACE" else "") for kind, n in members
+        ]
         table = (ctypes.c_void_p * (2 + len(names)))()
         answer = self.lib.mbr_variant_entry(
             stamp.encode(), ctypes.sizeof(table), None, ctypes.byref(table)
         )
-        assert answer == 0, "{} answers {} to the handshake".format(path, answer)
+        assert answer == 0, f"{path} answers {answer} to the handshake"
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
         self.functions = {name: kind(table[2 + i]) for i, name in enumerate(names)}
 
     def run(self, call: Call, threads: int = 1, flags: int = 0) -> None:
         status = self.functions[call.entry](params(call, flags, threads, {}))
-        assert status == 0, "the reference returned status {}".format(status)
+        assert status == 0, f"the reference returned status {status}"
 
-    def answer(self, call: Call, bound: bool = False) -> Dict[str, torch.Tensor]:
+    def answer(self, call: Call, bound: bool = False) -> dict[str, torch.Tensor]:
         """Every output in double precision; with bound, how far fp32 may be off."""
         twin = Call(
             call.entry,

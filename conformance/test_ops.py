@@ -6,7 +6,7 @@ threads) and must give the same bits each time, and touch nothing but its output
 from __future__ import annotations
 
 import importlib
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 import torch
@@ -19,29 +19,42 @@ from .report import Report
 
 
 def room_cases(room: str) -> Any:
-    return importlib.import_module("{}.ops.{}.cases".format(__package__, room))
+    return importlib.import_module(f"{__package__}.ops.{room}.cases")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     seed = metafunc.config.getoption("--seed")
     found = [
-        pytest.param(room, case, id="{}/{}".format(room, case.id))
+        pytest.param(room, case, id=f"{room}/{case.id}")
         for room in rooms()
         for case in room_cases(room).cases(seed)
     ]
     metafunc.parametrize("room, case", found)
 
 
+@pytest.fixture(autouse=True)
+def torch_alone() -> None:
+    """torch only shovels small arrays here; its threads cost more than they do."""
+    torch.set_num_threads(1)
+
+
 def test_case(
-    request: pytest.FixtureRequest, room: str, case: Case, candidate: Any,
-    reference: Reference, report: Report,
+    request: pytest.FixtureRequest,
+    room: str,
+    case: Case,
+    candidate: Any,
+    reference: Reference,
+    report: Report,
 ) -> None:
     config = request.config
     seed = config.getoption("--seed")
     call = case.make(Maker(reference, case.id, seed))
     again = 'repeat: pytest "{}" --seed {}{}'.format(
-        request.node.nodeid, seed,
-        " --variant " + config.getoption("--variant") if config.getoption("--variant") else "",
+        request.node.nodeid,
+        seed,
+        " --variant " + config.getoption("--variant")
+        if config.getoption("--variant")
+        else "",
     )
     if case.refusal:
         refuse(call, case, candidate, again)
@@ -55,7 +68,7 @@ def test_case(
             not_supported(config, refused.text)
         raise
     except AssertionError as complaint:
-        pytest.fail("{}\n{}".format(complaint, again), pytrace=False)
+        pytest.fail(f"{complaint}\n{again}", pytrace=False)
 
     wrong = []
     tolerances = room_cases(room).TOLERANCES
@@ -67,15 +80,17 @@ def test_case(
         )
         report.add(call.entry, name, array.dtype, case.id, verdict, upstream)
         if verdict.wrong:
-            wrong.append("{} {} ({})".format(name, verdict.text, array.dtype))
+            wrong.append(f"{name} {verdict.text} ({array.dtype})")
     if wrong:
-        lines = ["{} ({})".format(case.id, case.why), *wrong, again]
+        lines = [f"{case.id} ({case.why})", *wrong, again]
         pytest.fail("\n".join(lines), pytrace=False)
 
 
 def refuse(call: Call, case: Case, candidate: Any, again: str) -> None:
     if isinstance(candidate, Reference):
-        pytest.skip("NotSupported: a variant may assume that arguments passed the checks")
+        pytest.skip(
+            "NotSupported: a variant may assume that arguments passed the checks"
+        )
     before = {name: array.buffer.clone() for name, array in call.arrays().items()}
     with pytest.raises(Refused) as caught:
         candidate.run(call)
@@ -85,10 +100,10 @@ def refuse(call: Call, case: Case, candidate: Any, again: str) -> None:
         assert torch.equal(array.buffer, before[name]), name + " was written to"
 
 
-def run_thrice(call: Call, candidate: Any) -> Dict[str, torch.Tensor]:
+def run_thrice(call: Call, candidate: Any) -> dict[str, torch.Tensor]:
     """The outputs in double precision. AssertionError says what else happened."""
     before = {name: array.buffer.clone() for name, array in call.arrays().items()}
-    bits: List[Dict[str, torch.Tensor]] = []
+    bits: list[dict[str, torch.Tensor]] = []
     for threads in (1, 1, 2):
         for name, array in call.arrays().items():
             array.buffer.copy_(before[name])
@@ -105,13 +120,11 @@ def run_thrice(call: Call, candidate: Any) -> Dict[str, torch.Tensor]:
     return {name: array.wide() for name, array in call.outputs.items()}
 
 
-def untouched(call: Call, before: Dict[str, torch.Tensor]) -> None:
+def untouched(call: Call, before: dict[str, torch.Tensor]) -> None:
     shared = {array.buffer.data_ptr() for array in call.outputs.values()}
     for name, array in call.inputs.items():
         if array.buffer.data_ptr() not in shared:
             assert torch.equal(array.buffer, before[name]), name + " was written to"
     for name, array in call.outputs.items():
         outside = array.changed_outside(before[name])
-        assert outside == 0, "{}: {} elements outside of it were written".format(
-            name, outside
-        )
+        assert outside == 0, f"{name}: {outside} elements outside of it were written"

@@ -8,8 +8,7 @@ The torch versions below are written from the formulas, independently of referen
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Dict
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ Values = Dict[str, torch.Tensor]
 
 
 def room(name: str) -> Any:
-    return importlib.import_module("{}.ops.{}.plain".format(__package__, name))
+    return importlib.import_module(f"{__package__}.ops.{name}.plain")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "plain" in metafunc.fixturenames:
         asks = metafunc.function.__name__
         found = [
-            pytest.param(plain, id="{}/{}".format(name, plain.id))
+            pytest.param(plain, id=f"{name}/{plain.id}")
             for name in rooms()
             for plain in room(name).PLAINS
             if plain.backward_entry or "backward" not in asks
@@ -41,8 +40,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("plain", found)
 
 
-def arrays(values: Values) -> Dict[str, Array]:
-    return {name: Array(v.shape, v.dtype).fill(v.detach()) for name, v in values.items()}
+def arrays(values: Values) -> dict[str, Array]:
+    return {
+        name: Array(v.shape, v.dtype).fill(v.detach()) for name, v in values.items()
+    }
 
 
 def run(reference: Reference, plain: Any, values: Values) -> Values:
@@ -74,9 +75,13 @@ def weighted(results: Values, weights: Values) -> torch.Tensor:
     return total
 
 
-def gradients(reference: Reference, plain: Any, values: Values, weights: Values) -> Values:
+def gradients(
+    reference: Reference, plain: Any, values: Values, weights: Values
+) -> Values:
     """Of weighted(), by the reference's backward."""
-    given, outputs, scalars = plain.backward(values, run(reference, plain, values), weights)
+    given, outputs, scalars = plain.backward(
+        values, run(reference, plain, values), weights
+    )
     call = Call(plain.backward_entry, arrays(given), arrays(outputs), scalars)
     return reference.answer(call)
 
@@ -119,23 +124,29 @@ def test_backward_is_finite_differences(plain: Any, reference: Reference) -> Non
             continue
         for _ in range(4):
             where = tuple(
-                int(torch.randint(n, (), generator=chance)) for n in values[source].shape
+                int(torch.randint(n, (), generator=chance))
+                for n in values[source].shape
             )
             slope = 0j
             for direction in (1, 1j) if values[source].is_complex() else (1,):
                 slope += direction * slope_at(
                     reference, plain, values, weights, source, where, direction
                 )
-            assert complex(gradient[where]) == pytest.approx(slope, rel=1e-6, abs=1e-7), (
-                "{} at {}".format(name, where)
-            )
+            assert complex(gradient[where]) == pytest.approx(
+                slope, rel=1e-6, abs=1e-7
+            ), f"{name} at {where}"
             checked += 1
     assert checked
 
 
 def slope_at(
-    reference: Reference, plain: Any, values: Values, weights: Values, source: str,
-    where: Tuple[int, ...], direction: complex,
+    reference: Reference,
+    plain: Any,
+    values: Values,
+    weights: Values,
+    source: str,
+    where: tuple[int, ...],
+    direction: complex,
 ) -> float:
     step = 1e-5
     sides = []
@@ -194,8 +205,25 @@ def test_doubles_are_rounded_to_nearest_even(
     numbers = torch.randn(30000, generator=chance, dtype=F64) * torch.exp(spread)
     grid = numbers.to(dtype).to(F64)
     ties = grid + ulp(grid, dtype) / 2
-    numbers = torch.cat([numbers, ties, grid, torch.tensor([0.0, -0.0, 65519.9, 65520.0,
-                         float("inf"), -float("inf"), float("nan")], dtype=F64)])
+    numbers = torch.cat(
+        [
+            numbers,
+            ties,
+            grid,
+            torch.tensor(
+                [
+                    0.0,
+                    -0.0,
+                    65519.9,
+                    65520.0,
+                    float("inf"),
+                    -float("inf"),
+                    float("nan"),
+                ],
+                dtype=F64,
+            ),
+        ]
+    )
     got = copier(reference)(numbers, dtype)
     # By way of fp32, a number would be rounded twice: compare with both neighbours.
     place = ulp(numbers.to(F64), dtype)
@@ -211,7 +239,7 @@ def test_doubles_are_rounded_to_nearest_even(
     assert torch.equal(torch.signbit(got), torch.signbit(same))
 
 
-def verdict(got: List[float], want: List[float], bound: float = 0.0) -> int:
+def verdict(got: list[float], want: list[float], bound: float = 0.0) -> int:
     wide = torch.tensor(want, dtype=F64)
     limit = torch.full_like(wide, bound)
     return judge(
@@ -233,7 +261,9 @@ def test_judge_wants_exactness_where_the_bound_is_zero() -> None:
 def test_judge_wants_what_is_not_finite_as_it_is() -> None:
     nan, inf = float("nan"), float("inf")
     assert verdict([nan, inf, -inf], [nan, inf, -inf], bound=1) == 0
-    assert verdict([1.0, 1.0, inf, nan, inf, nan], [nan, inf, -inf, inf, 1.0, 1.0], 1) == 6
+    assert (
+        verdict([1.0, 1.0, inf, nan, inf, nan], [nan, inf, -inf, inf, 1.0, 1.0], 1) == 6
+    )
 
 
 def test_judge_takes_infinity_only_beyond_the_greatest_number() -> None:
@@ -243,7 +273,7 @@ def test_judge_takes_infinity_only_beyond_the_greatest_number() -> None:
 
 
 def test_same_seed_same_call(reference: Reference) -> None:
-    cases = importlib.import_module("{}.ops.{}.cases".format(__package__, rooms()[0]))
+    cases = importlib.import_module(f"{__package__}.ops.{rooms()[0]}.cases")
     case: Case = cases.cases(7)[-20]
     first, second = (case.make(Maker(reference, case.id, 7)).inputs for _ in range(2))
     for name, array in first.items():

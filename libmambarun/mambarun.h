@@ -36,7 +36,8 @@ extern "C" {
 /* 10000 * major + 100 * minor + patch of the library that is loaded. */
 MBR_API uint32_t mbr_version(void);
 
-typedef enum mbr_status { /* each tells the caller what to do next */
+/* Each tells the caller what to do next. */
+typedef enum mbr_status {
     MBR_OK = 0,
     MBR_E_ARG,         /* the caller's mistake; the message names the field */
     MBR_E_UNSUPPORTED, /* right arguments, but no kernel for this combination */
@@ -54,7 +55,8 @@ MBR_API const char *mbr_last_error(void);
 
 /* ---- what every op takes ------------------------------------------------------ */
 
-enum { /* DLPack's numbers */
+/* DLPack's numbers. */
+enum {
     MBR_DEVICE_CPU = 1,
     MBR_DEVICE_CUDA = 2,
     MBR_INT = 0,
@@ -64,6 +66,7 @@ enum { /* DLPack's numbers */
 };
 
 /* A strided view of memory that the caller owns; read or written during the call only.
+ * data is aligned to its elements, and no two elements of an output share memory.
  * data NULL means "absent" (and only then: an empty tensor has some non-NULL data or
  * a zero in its shape). Strides are in elements, may be 0 for inputs and negative. */
 typedef struct mbr_tensor {
@@ -125,7 +128,8 @@ MBR_API const char *mbr_variant_in_use(int32_t device_type, int32_t device_id);
  * means the CPU. MBR_E_NO_VARIANT, MBR_E_CUDA. */
 MBR_API mbr_status mbr_preload(int32_t device_id);
 
-enum { /* mbr_host_facts.cpu: the processor has it AND the system saves its registers */
+/* mbr_host_facts.cpu: the processor has it AND the system saves its registers. */
+enum {
     MBR_CPU_AVX2 = 1u,   /* AVX2, FMA and F16C, YMM saved */
     MBR_CPU_AVX512 = 2u, /* also AVX-512 F, DQ, BW, VL, ZMM saved */
 };
@@ -146,8 +150,8 @@ MBR_API mbr_status mbr_probe_host(mbr_host_facts *out);
 /* What the driver says about one GPU. Initialises CUDA in this process (cuInit): call
  * it in a child process if this one is going to fork. MBR_E_CUDA with the reason. */
 typedef struct mbr_gpu_facts {
-    uint32_t struct_size; /* in: sizeof this struct */
-    int32_t device_count; /* visible devices */
+    uint32_t struct_size;       /* in: sizeof this struct */
+    int32_t device_count;       /* visible devices */
     int32_t compute_capability; /* 80 is 8.0 */
     int32_t multiprocessors;
     uint64_t total_memory; /* bytes */

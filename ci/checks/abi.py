@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""abi.py - libmambarun/abi.txt says what the public headers promise, and nothing that it
+"""abi.py - libmambarun/abi.txt says what the public headers promise; nothing that it
 says is taken back: a function, a value or a field stays what and where it was, a struct
 grows only at its end. With --write it records the headers as they are.
 
@@ -68,7 +68,9 @@ def questions(text: str) -> list[tuple[str, str, list[str]]]:
 
 def compiled(expressions: list[str]) -> list[str]:
     prints = "\n".join(f'    printf("%lld\\n", {e});' for e in expressions)
-    program = f'#include "mambarun.h"\n#include <stdio.h>\nint main(void) {{\n{prints}\n}}\n'
+    program = (
+        f'#include "mambarun.h"\n#include <stdio.h>\nint main(void) {{\n{prints}\n}}\n'
+    )
     with tempfile.TemporaryDirectory() as folder:
         source, binary = pathlib.Path(folder, "abi.c"), pathlib.Path(folder, "abi")
         source.write_text(program)
@@ -133,7 +135,9 @@ def main(arguments: list[str]) -> int:
         print(line)
     if not wrong:
         kinds = [key.split()[0] for key in new]
-        counts = [f"{kinds.count(k)} {k}s" for k in ("function", "struct", "field", "value")]
+        counts = [
+            f"{kinds.count(k)} {k}s" for k in ("function", "struct", "field", "value")
+        ]
         print(f"OK: abi.txt is current: {', '.join(counts)}")
     return 1 if wrong else 0
 

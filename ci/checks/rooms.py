@@ -19,7 +19,7 @@ ROOM = [
     "libmambarun/ops/{op}/README.md",
     "libmambarun/ops/{op}/{op}.h",
     "libmambarun/ops/{op}/{op}.c",
-    "libmambarun/ops/{op}/cpu.c",
+    "libmambarun/ops/{op}/cpu*.c",
     "libmambarun/ops/{op}/check_test.c",
     "shim/mambarun/ops/{op}.py",
     "conformance/ops/{op}/cases.py",
@@ -59,7 +59,7 @@ def missing_rooms(ops: dict[str, list[str]]) -> list[str]:
         f"{path.format(op=op)}: missing, ops.def has rows of {op}"
         for op in ops
         for path in ROOM
-        if not (ROOT / path.format(op=op)).is_file()
+        if not list(ROOT.glob(path.format(op=op)))
     ]
     header = (ROOT / "libmambarun/mambarun.h").read_text()
     for op, entries in ops.items():

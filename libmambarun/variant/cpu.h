@@ -65,14 +65,14 @@ V_INLINE vu v_setu(uint32_t x) {
     return x - (vu){0};
 }
 
-/* mask ? a : b, mask lanes being all ones or all zeros, as comparisons give them. Users:
- * conversions here, seq_idx in the conv. */
+/* mask ? a : b, mask lanes being all ones or all zeros, as comparisons give them.
+ * Users: conversions here, seq_idx in the conv. */
 V_INLINE vu v_select(vi mask, vu a, vu b) {
     return ((vu)mask & a) | (~(vu)mask & b);
 }
 
-/* All ones in the first n lanes. Users: backward kernels, which must keep the idle lanes
- * of a tail out of their sums (0 * inf is NaN). */
+/* All ones in the first n lanes. Users: backward kernels, which must keep the idle
+ * lanes of a tail out of their sums (0 * inf is NaN). */
 V_INLINE vi v_first(int n) {
     vi index;
     for (int i = 0; i < VW; i++)
@@ -184,7 +184,8 @@ V_INLINE vf v_exp_parts(vf x, vf *half_s) {
     *half_s = (vf)((vu)n << 23);
     /* Minimax for the relative error of (e^r - 1) / r on [-ln2 / 2, ln2 / 2]. */
     vf p = v_set(0.0013888873f) * r + v_set(0.00836914f);
-    p = ((p * r + v_set(0.041667137f)) * r + v_set(0.16666506f)) * r + v_set(0.49999997f);
+    p = ((p * r + v_set(0.041667137f)) * r + v_set(0.16666506f)) * r +
+        v_set(0.49999997f);
     return (p * r + v_set(1.0f)) * r;
 }
 
@@ -201,8 +202,10 @@ V_INLINE vf v_softplus(vf x) {
     vf e = v_exp((vf)((vu)x | v_setu(0x80000000u))); /* of -|x|: at most 1 */
     /* Minimax for the relative error of log1p(e) / e on [0, 1], 1 at 0. */
     vf p = v_set(0.0053648236f) * e + v_set(-0.03006579f);
-    p = ((p * e + v_set(0.07920453f)) * e + v_set(-0.13753802f)) * e + v_set(0.19153655f);
-    p = ((p * e + v_set(-0.24857163f)) * e + v_set(0.33321324f)) * e + v_set(-0.49999648f);
+    p = ((p * e + v_set(0.07920453f)) * e + v_set(-0.13753802f)) * e +
+        v_set(0.19153655f);
+    p = ((p * e + v_set(-0.24857163f)) * e + v_set(0.33321324f)) * e +
+        v_set(-0.49999648f);
     return v_at_least(0.0f, x) + (p * e + v_set(1.0f)) * e;
 }
 
@@ -225,7 +228,8 @@ V_INLINE vf v_silu(vf x) {
 }
 
 /* sin x and cos x, absolute error 1e-7 for |x| up to 1e5; beyond, where a float's own
- * error exceeds a turn before long, something in [-1, 1]. Users: decays of a complex A. */
+ * error exceeds a turn before long, something in [-1, 1]. Users: decays of a complex A.
+ */
 V_INLINE void v_sincos(vf x, vf *sine, vf *cosine) {
     const vf round = v_set(0x1.8p23f), one = v_set(1.0f);
     vf n = x * v_set(0.636619772f) + round;
@@ -251,9 +255,7 @@ enum { V_F32, V_F16, V_BF16 };
 
 /* Users: the ops' entry functions. */
 V_INLINE int v_type(const mbr_tensor *t) {
-    return t->dtype_bits == 32              ? V_F32
-           : t->dtype_code == MBR_BFLOAT ? V_BF16
-                                         : V_F16;
+    return t->dtype_bits == 32 ? V_F32 : t->dtype_code == MBR_BFLOAT ? V_BF16 : V_F16;
 }
 
 V_INLINE int v_bytes(int type) {
@@ -324,7 +326,8 @@ V_INLINE void v_store(void *p, int type, vf x) {
     memcpy(p, &bits, sizeof bits);
 }
 
-/* The first n elements only (1 <= n <= VW), not a byte beyond; the other lanes are 0. */
+/* The first n elements only (1 <= n <= VW), not a byte beyond; the other lanes are 0.
+ */
 V_INLINE vf v_load_some(const void *p, int type, int n) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     __mmask16 mask = (__mmask16)(0xffff >> (16 - n));
@@ -430,8 +433,10 @@ V_INLINE void v_transpose(vf *r) {
     for (int i = 0; i < 4; i++) {
         vf a = V_SHUFFLE(r[i], r[i + 4], V_PART(0), V_PART(1), V_PART(4), V_PART(5));
         vf b = V_SHUFFLE(r[i], r[i + 4], V_PART(2), V_PART(3), V_PART(6), V_PART(7));
-        vf c = V_SHUFFLE(r[i + 8], r[i + 12], V_PART(0), V_PART(1), V_PART(4), V_PART(5));
-        vf d = V_SHUFFLE(r[i + 8], r[i + 12], V_PART(2), V_PART(3), V_PART(6), V_PART(7));
+        vf c =
+            V_SHUFFLE(r[i + 8], r[i + 12], V_PART(0), V_PART(1), V_PART(4), V_PART(5));
+        vf d =
+            V_SHUFFLE(r[i + 8], r[i + 12], V_PART(2), V_PART(3), V_PART(6), V_PART(7));
         r[i] = V_SHUFFLE(a, c, V_PART(0), V_PART(2), V_PART(4), V_PART(6));
         r[i + 4] = V_SHUFFLE(a, c, V_PART(1), V_PART(3), V_PART(5), V_PART(7));
         r[i + 8] = V_SHUFFLE(b, d, V_PART(0), V_PART(2), V_PART(4), V_PART(6));
@@ -450,27 +455,64 @@ V_INLINE vf v_sums(vf *r) {
     return r[0];
 }
 
+/* A square of a tile whose memory runs along time: VW rows, `pitch` bytes apart, are
+ * lanes. The second of each pair touches `lanes` rows and n steps of them only. */
+V_INLINE void v_square_load(vf *square, const char *row, int64_t pitch, int type) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = v_load(row + i * pitch, type);
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        square[i] = r[i];
+}
+
+V_INLINE void v_square_load_some(vf *square, const char *row, int64_t pitch, int type,
+                                 int lanes, int n) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = i < lanes ? v_load_some(row + i * pitch, type, n) : (vf){0};
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        if (i < n)
+            square[i] = r[i];
+}
+
+V_INLINE void v_square_store(const vf *square, char *row, int64_t pitch, int type) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = square[i];
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        v_store(row + i * pitch, type, r[i]);
+}
+
+V_INLINE void v_square_store_some(const vf *square, char *row, int64_t pitch, int type,
+                                  int lanes, int n) {
+    vf r[VW];
+    for (int i = 0; i < VW; i++)
+        r[i] = i < n ? square[i] : (vf){0};
+    v_transpose(r);
+    for (int i = 0; i < VW; i++)
+        if (i < lanes)
+            v_store_some(row + i * pitch, type, r[i], n);
+}
+
 V_INLINE void v_tile_load_as(vf *tile, v_plane p, int lanes, int64_t steps, int type) {
     const int size = v_bytes(type);
     if (p.lane == size) { /* channels run along memory: rows are steps */
         for (int64_t t = 0; t < steps; t++, p.data += p.step)
-            tile[t] = lanes == VW ? v_load(p.data, type)
-                                  : v_load_some(p.data, type, lanes);
+            tile[t] =
+                lanes == VW ? v_load(p.data, type) : v_load_some(p.data, type, lanes);
         return;
     }
     if (p.step == size && steps >= VW) { /* time does: rows are lanes, transpose */
-        for (int64_t t = 0; t < steps; t += VW) {
-            const int n = steps - t < VW ? (int)(steps - t) : VW;
-            const char *row = p.data + t * size;
-            vf r[VW];
-            for (int i = 0; i < VW; i++)
-                r[i] = i >= lanes ? (vf){0}
-                       : n == VW  ? v_load(row + i * p.lane, type)
-                                  : v_load_some(row + i * p.lane, type, n);
-            v_transpose(r);
-            for (int i = 0; i < n; i++)
-                tile[t + i] = r[i];
-        }
+        for (; steps >= VW; steps -= VW, tile += VW, p.data += VW * size)
+            if (lanes == VW)
+                v_square_load(tile, p.data, p.lane, type);
+            else
+                v_square_load_some(tile, p.data, p.lane, type, lanes, VW);
+        if (steps > 0)
+            v_square_load_some(tile, p.data, p.lane, type, lanes, (int)steps);
         return;
     }
     char row[4 * VW] = {0};
@@ -493,19 +535,13 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
         return;
     }
     if (p.step == size && steps >= VW) {
-        for (int64_t t = 0; t < steps; t += VW) {
-            const int n = steps - t < VW ? (int)(steps - t) : VW;
-            char *row = p.data + t * size;
-            vf r[VW];
-            for (int i = 0; i < VW; i++)
-                r[i] = i < n ? tile[t + i] : (vf){0};
-            v_transpose(r);
-            for (int i = 0; i < lanes; i++)
-                if (n == VW)
-                    v_store(row + i * p.lane, type, r[i]);
-                else
-                    v_store_some(row + i * p.lane, type, r[i], n);
-        }
+        for (; steps >= VW; steps -= VW, tile += VW, p.data += VW * size)
+            if (lanes == VW)
+                v_square_store(tile, p.data, p.lane, type);
+            else
+                v_square_store_some(tile, p.data, p.lane, type, lanes, VW);
+        if (steps > 0)
+            v_square_store_some(tile, p.data, p.lane, type, lanes, (int)steps);
         return;
     }
     char row[4 * VW] = {0};
@@ -513,23 +549,6 @@ V_INLINE void v_tile_store_as(const vf *tile, v_plane p, int lanes, int64_t step
         v_store(row, type, tile[t]);
         for (int i = 0; i < VW && i < lanes; i++)
             memcpy(p.data + i * p.lane, row + i * size, (size_t)size);
-    }
-}
-
-/* Asks for the memory of a tile ahead of its use. Rows far apart, a few cache lines of
- * each, are what the processor's own prefetcher does not see coming. Users: the scan. */
-V_CALL void v_tile_prefetch(v_plane p, int lanes, int64_t steps) {
-    const int64_t size = v_bytes(p.type);
-    const int along_steps = p.step == size;
-    if (!along_steps && p.lane != size)
-        return;
-    const int64_t rows = along_steps ? lanes : steps;
-    const int64_t pitch = along_steps ? p.lane : p.step;
-    const int64_t bytes = (along_steps ? steps : lanes) * size;
-    for (int64_t r = 0; r < rows; r++, p.data += pitch) {
-        for (int64_t i = 0; i < bytes; i += 64)
-            __builtin_prefetch(p.data + i);
-        __builtin_prefetch(p.data + bytes - 1);
     }
 }
 

@@ -15,12 +15,13 @@ Importing this opens no library and imports no torch.
 
 from __future__ import annotations
 
-from ._hook import install, which
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Sequence
 
+    from ._hook import which
     from ._info import info, preload
     from ._lib import (
         ArgumentError,
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_LATER = {  # name -> the module it is in, which nobody needs at import
+PROMISED = (
+    "selective_scan_cuda",
+    "selective_scan_cuda_core",
+    "selective_scan_cuda_oflex",
+    "selective_scan_cuda_nrow",
+    "selective_scan_cuda_ndstate",
+    "causal_conv1d_cuda",
+)
+_LATER = {  # name -> the module it is in; nothing needs them when an interpreter starts
+    "which": "_hook",
     "info": "_info",
     "preload": "_info",
     "Error": "_lib",
@@ -43,7 +53,43 @@ _LATER = {  # name -> the module it is in, which nobody needs at import
     "CudaError": "_lib",
     "InternalError": "_lib",
 }
-__all__ = ["install", "which", *_LATER]
+__all__ = [
+    "PROMISED",
+    "ArgumentError",
+    "CudaError",
+    "Error",
+    "InternalError",
+    "NoVariantError",
+    "UnsupportedError",
+    "info",
+    "install",
+    "preload",
+    "which",
+]
+
+
+class Finder:
+    """What install() puts on sys.meta_path: hands promised names to _hook.py."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in PROMISED:
+            return None
+        from . import _hook
+
+        return _hook.find_spec(name)
+
+
+def install() -> None:
+    """Put the finder first on sys.meta_path, so that promised names get mambarun's
+    modules unless other ones work. A start-up file calls this; again changes nothing.
+    """
+    import sys
+
+    if Finder not in sys.meta_path:
+        sys.meta_path.insert(0, Finder)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,12 +50,10 @@ def _functions(namespace: Mapping[str, Any], module: str) -> Iterator[FunctionTy
 
 def _skipper() -> Callable[[CodeType], None] | None:
     torch = sys.modules.get("torch")
-    compiler = getattr(getattr(torch, "_C", None), "_dynamo", None)
-    frames = getattr(compiler, "eval_frame", None)
-    if hasattr(frames, "skip_code"):  # torch 2.0 to 2.6
-        return frames.skip_code
-    if not hasattr(frames, "set_code_exec_strategy"):  # torch 1, or one still loading
-        return None
-    skip = frames._FrameAction.SKIP
-    strategy = frames._FrameExecStrategy(skip, skip)
+    compiler: Any = getattr(getattr(torch, "_C", None), "_dynamo", None)
+    frames: Any = getattr(compiler, "eval_frame", None)
+    if not hasattr(frames, "set_code_exec_strategy"):  # before torch 2.7
+        return getattr(frames, "skip_code", None)  # None: torch 1, or no torch
+    action = frames._FrameAction.SKIP
+    strategy = frames._FrameExecStrategy(action, action)
     return lambda code: frames.set_code_exec_strategy(code, strategy)

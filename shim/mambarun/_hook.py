@@ -1,63 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""_hook.py - which module a promised name gets. One rule, two doors: a finder, first on
-sys.meta_path, and the stand-in packages, whose first statement asks `ours`.
+"""_hook.py - which module a promised name gets. One rule, two doors: the finder of
+__init__.py, first on sys.meta_path, asks `find_spec`; the stand-in packages ask `ours`
+in their first statement.
 
 The rule: a name in MAMBARUN_DISABLE is none of our business; MAMBARUN_PREFER=ours or a
 MAMBARUN_VARIANT means ours; otherwise another module of that name is left alone if it
 loads, and ours takes its place if it does not. Nothing is loaded only to find out: what
 loads is the module that the importer gets.
-
-This file runs at every start of an interpreter: until a promised name is imported, it
-needs nothing that is not loaded anyway.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ModuleSpec,
+    PathFinder,
+)
+from importlib.util import module_from_spec, spec_from_file_location
+
+from . import PROMISED, Finder, _say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any, Iterator, Sequence
-
-PROMISED = (
-    "selective_scan_cuda",
-    "selective_scan_cuda_core",
-    "selective_scan_cuda_oflex",
-    "selective_scan_cuda_nrow",
-    "selective_scan_cuda_ndstate",
-    "causal_conv1d_cuda",
-)
+    from typing import Any, Iterator
 
 _failures: dict[str, str] = {}  # name -> how the other module of that name failed
 _settled: set[str] = set()  # names whose stand-in file runs because the other failed
-_searching: set[tuple[str, int]] = set()  # (name, thread): see _others
+_searching: set[tuple[str, int]] = set()  # (name, thread): see _other
 
 
-class Finder:
-    """Door one."""
-
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """A spec for a promised name, None for any other and for a disabled one."""
-        if name not in PROMISED or disabled(name):
-            return None
-        standin = _standin(name)
-        if standin is None or preferred():
-            return standin
-        other = _other(name)
-        return standin if other is None else _either(other, standin)
-
-
-def install() -> None:
-    """Put the finder first on sys.meta_path, unless it is on it. A start-up file calls
-    this; calling it again changes nothing."""
-    if Finder not in sys.meta_path:
-        sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+def find_spec(name: str) -> ModuleSpec | None:
+    """Door one: a spec for a promised name, None for a disabled one."""
+    if disabled(name):
+        return None
+    standin = _standin(name)
+    if standin is None or preferred():
+        return standin
+    other = _other(name)
+    return standin if other is None else _either(other, standin)
 
 
 def ours(name: str) -> bool:
@@ -79,6 +64,7 @@ def ours(name: str) -> bool:
     from . import _lib
 
     _lib.find()
+    _say.trace(f"{name}: supplied by mambarun: {_reason(name, True, True)}")
     return True
 
 
@@ -107,7 +93,7 @@ def which(name: str) -> dict[str, Any]:
     if module is not None:
         path = getattr(module, "__file__", None)
     else:
-        spec = Finder.find_spec(name) or _other(name)
+        spec = find_spec(name) or _other(name)
         path = spec and spec.origin
     found = module is not None or path is not None
     mine = found and _is_standin(path)
@@ -137,8 +123,6 @@ def _reason(name: str, mine: bool, found: bool) -> str:
 
 def _standin(name: str) -> ModuleSpec | None:
     """Our own package of that name: beside this one, or in a source tree's standins."""
-    from importlib.util import spec_from_file_location
-
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for root in (home, os.path.join(home, "standins")):
         folder = os.path.join(root, name)
@@ -155,13 +139,11 @@ def _is_standin(path: str | None) -> bool:
     if os.path.basename(path or "") != "__init__.py" or not os.path.isfile(path or ""):
         return False
     with open(path or "", "rb") as file:
-        return b"mambarun" in file.read()
+        return b"from mambarun import _hook" in file.read()
 
 
 def _other(name: str) -> ModuleSpec | None:
     """The module that an import would find if mambarun were not installed."""
-    from _thread import get_ident
-
     key = name, get_ident()
     if key in _searching:  # a finder asks all finders, and so us, for advice
         return None
@@ -189,16 +171,11 @@ def _others(name: str) -> Iterator[ModuleSpec]:
 def _paths(finder: Any) -> list[Any]:
     """sys.path entry by entry where that is what the finder searches, so that an
     entry with a stand-in does not hide those after it."""
-    from importlib.machinery import PathFinder
-
     return [[entry] for entry in sys.path] if finder is PathFinder else [None]
 
 
 def _beside(standin: ModuleSpec) -> Iterator[ModuleSpec]:
     """Files that the stand-in's folder hides from the import system."""
-    from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
-    from importlib.util import spec_from_file_location
-
     folder = os.path.dirname(standin.origin or "")
     for suffix in EXTENSION_SUFFIXES + SOURCE_SUFFIXES:
         if os.path.isfile(folder + suffix):
@@ -209,8 +186,8 @@ def _beside(standin: ModuleSpec) -> Iterator[ModuleSpec]:
 
 def _nothing(name: str) -> ModuleSpec:
     raise ModuleNotFoundError(
-        f"No module named {name!r}: MAMBARUN_DISABLE turns mambarun's off, and there is "
-        "no other",
+        f"No module named {name!r}: MAMBARUN_DISABLE turns mambarun's off, and there "
+        "is no other",
         name=name,
     )
 
@@ -220,8 +197,6 @@ def _nothing(name: str) -> ModuleSpec:
 
 def _load(spec: Any) -> None:
     """Make the spec's module sys.modules' module of its name."""
-    from importlib.util import module_from_spec
-
     before = sys.modules.get(spec.name)
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -233,6 +208,11 @@ def _load(spec: Any) -> None:
         else:
             sys.modules[spec.name] = before
         raise
+    _leave(spec)
+
+
+def _leave(spec: ModuleSpec) -> None:
+    _say.trace(f"{spec.name}: left to {spec.origin}")
 
 
 def _loads(spec: ModuleSpec) -> bool:
@@ -246,8 +226,6 @@ def _loads(spec: ModuleSpec) -> bool:
 
 def _record(spec: ModuleSpec, cause: Exception) -> None:
     """Keep and warn why another module gives way to ours."""
-    from . import _say
-
     text = f"{type(cause).__name__}: {cause}"
     if "torch" not in sys.modules and ("libc10" in text or "libtorch" in text):
         text += " (torch was not imported before it)"
@@ -260,9 +238,8 @@ def _record(spec: ModuleSpec, cause: Exception) -> None:
 
 def _either(other: ModuleSpec, standin: ModuleSpec) -> ModuleSpec:
     """A spec that is the other module if it loads, else the stand-in."""
-    from importlib.machinery import ModuleSpec
-
-    return ModuleSpec(other.name, _Either(other, standin), origin=other.origin)
+    loader: Any = _Either(other, standin)
+    return ModuleSpec(other.name, loader, origin=other.origin)
 
 
 class _Either:
@@ -274,8 +251,6 @@ class _Either:
         self.standin = standin
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        from importlib.util import module_from_spec
-
         try:
             return module_from_spec(self.other)
         except Exception as cause:
@@ -288,7 +263,7 @@ class _Either:
         if self.chosen is self.other:
             try:
                 self.other.loader.exec_module(module)
-                return
+                return _leave(self.other)
             except Exception as cause:
                 _record(self.other, cause)
                 _become(module, self.standin)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """_info.py - what libmambarun says about itself and the machine, as plain values.
-Nothing here initialises CUDA, except preload for a CUDA device.
+Nothing here initialises CUDA, except what is asked about a CUDA device.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 
-from . import _hook, _lib
+from . import PROMISED, _hook, _lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def version() -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def info() -> dict[str, Any]:
+def info(device: Any = "cpu") -> dict[str, Any]:
     """What is installed and what would run, as plain values fit for json.dumps.
 
     version, library, stamp; python, torch (None if not imported); cpu: name, features,
     count; cuda_driver: path or why there is none, cuda_driver_api: 12020 is 12.2, 0 is
     none; variants: name, mode, usable, reason, path, in order of preference, judged for
-    the CPU; cpu_variant: the one that has run, or None; modules: which() for every
-    promised name; environment: the MAMBARUN_* that are set. Opens the library;
-    ImportError if that is missing or damaged.
+    `device`, which is given as to preload; cpu_variant: the one that has run, or None;
+    modules: which() for every promised name; environment: the MAMBARUN_* that are set.
+    Opens the library; ImportError if that is missing or damaged.
     """
     facts = HostFacts(struct_size=ctypes.sizeof(HostFacts))
     _lib.check(_lib.library().mbr_probe_host(ctypes.byref(facts)))
@@ -85,15 +85,16 @@ def info() -> dict[str, Any]:
         },
         "cuda_driver": _text(facts.driver),
         "cuda_driver_api": facts.driver_api,
-        "variants": variants(),
+        "variants": variants(device),
         "cpu_variant": variant_in_use(),
-        "modules": [_hook.which(name) for name in _hook.PROMISED],
+        "modules": [_hook.which(name) for name in PROMISED],
         "environment": {v: os.environ[v] for v in VARIABLES if v in os.environ},
     }
 
 
-def variants() -> list[dict[str, Any]]:
-    """Every variant of the manifest, in order of preference, judged for the CPU."""
+def variants(device: Any = "cpu") -> list[dict[str, Any]]:
+    """Every variant of the manifest, in order of preference, judged for a device."""
+    type_, number = _place(device)
     library = _lib.library()
     library.mbr_variant_count.restype = ctypes.c_size_t
     library.mbr_variant_at.argtypes = [
@@ -105,7 +106,7 @@ def variants() -> list[dict[str, Any]]:
     listed = []
     for i in range(library.mbr_variant_count()):
         found = VariantInfo(struct_size=ctypes.sizeof(VariantInfo))
-        _lib.check(library.mbr_variant_at(i, _lib.CPU, 0, ctypes.byref(found)))
+        _lib.check(library.mbr_variant_at(i, type_, number, ctypes.byref(found)))
         listed.append(
             {
                 "name": _text(found.name),
@@ -133,17 +134,21 @@ def preload(device: Any = "cpu") -> str:
     device: "cpu", "cuda", "cuda:1", a torch.device, or the number of a CUDA device.
     ValueError for any other. RuntimeError if nothing can run there, or CUDA fails.
     """
+    type_, number = _place(device)
+    library = _lib.library()
+    _lib.check(library.mbr_preload(-1 if type_ == _lib.CPU else number))
+    library.mbr_variant_in_use.restype = ctypes.c_char_p
+    return _text(library.mbr_variant_in_use(type_, number))
+
+
+def _place(device: Any) -> tuple[int, int]:
+    """DLPack's device type, and the number, of a device in any of preload's forms."""
     kind, _, index = str(device).partition(":")
     if kind.isdigit():
         kind, index = "cuda", kind
     if kind not in ("cpu", "cuda") or not (index or "0").isdigit():
         raise ValueError(f"device must be cpu, cuda or cuda:N: it is {device!r}")
-    type_ = _lib.CPU if kind == "cpu" else _lib.CUDA
-    number = int(index or 0)
-    library = _lib.library()
-    _lib.check(library.mbr_preload(-1 if type_ == _lib.CPU else number))
-    library.mbr_variant_in_use.restype = ctypes.c_char_p
-    return _text(library.mbr_variant_in_use(type_, number))
+    return (_lib.CPU if kind == "cpu" else _lib.CUDA), int(index or 0)
 
 
 def _text(value: bytes | None) -> str:

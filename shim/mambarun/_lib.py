@@ -18,7 +18,7 @@ from . import _dynamo, _say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
-    from typing import Any, Callable, Iterator, Mapping, NoReturn, Sequence
+    from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 # ---- field rows: the C structs of mambarun.h --------------------------------------
 # A row is (name, type); a type is a struct code, perhaps with a count, or rows again.
@@ -130,7 +130,7 @@ class Params:
 
     def pack(
         self,
-        tensors: Mapping[str, Any] | Sequence[Any],
+        tensors: dict[str, Any] | Sequence[Any],
         *tail: int,
         device_type: int = CPU,
         device_id: int = 0,
@@ -146,15 +146,11 @@ class Params:
         `reserved`. workspace: address and size of the scratch, where the struct has
         one. RuntimeError names a tensor that has no address to give.
         """
-        if isinstance(tensors, dict):
-            unknown = set(tensors) - set(self.tensors)
-            if unknown:
-                raise KeyError(f"{self.op} has no tensor {', '.join(sorted(unknown))}")
-            tensors = [tensors.get(name) for name in self.tensors]
+        listed = self._by_name(tensors) if isinstance(tensors, dict) else tensors
         wake()
         values = [self.size, device_type, device_id, flags, stream, threads]
-        device = next(tensor.device for tensor in tensors if tensor is not None)
-        self._describe(tensors, device, values)
+        device = next(tensor.device for tensor in listed if tensor is not None)
+        self._describe(listed, device, values)
         if self._workspace_at is not None:
             values += workspace
         return self._struct.pack(*values, *tail)
@@ -190,6 +186,12 @@ class Params:
         status = entry(packed)
         if status:
             raise _error(status)
+
+    def _by_name(self, tensors: dict[str, Any]) -> list[Any]:
+        unknown = set(tensors) - set(self.tensors)
+        if unknown:
+            raise KeyError(f"{self.op} has no tensor {', '.join(sorted(unknown))}")
+        return [tensors.get(name) for name in self.tensors]
 
     def _describe(self, tensors: Sequence[Any], device: Any, values: list[Any]) -> None:
         """Append data and view of each tensor to values."""
@@ -257,8 +259,8 @@ def _view(tensor: Any) -> bytes:
         raise _Odd
     pad = (0,) * (4 - len(shape))
     view = _VIEW.pack(*shape, *pad, *stride, *pad, len(shape), *kind)
-    # Only complex tensors are lazy conjugates, and only their imaginary parts, with
-    # even strides throughout, are lazy negatives: these are looked at every time.
+    # Only complex tensors are lazy conjugates, and only their imaginary parts, whose
+    # strides are even, are lazy negatives: such tensors are looked at every time.
     if not tensor.is_complex() and any(step % 2 for step in stride):
         if len(_views) >= _MOST_VIEWS:
             _views.clear()
@@ -303,16 +305,21 @@ def _hollow(tensor: Any) -> int:
 def _trouble(name: str, tensor: Any, device: Any) -> str | None:
     """Why this tensor cannot be passed, or None if it can."""
     if tensor.device != device:
+        wanted = "all tensors to be on the same device"
+        if device.type == "cuda" and tensor.device.type != "cuda":
+            wanted = expected(name + ".is_cuda()")[len("Expected ") :]
         return (
-            f"{expected(name + '.is_cuda()')}: {name} is on {tensor.device}, while "
-            f"other arguments are on {device}; all must be on the same device"
+            f"Expected {wanted}: {name} is on {tensor.device}, the first tensor is on "
+            f"{device}"
         )
     if _name(tensor.dtype) not in DTYPES:
         return f"{name} must be a plain tensor: {name}.dtype is {tensor.dtype}"
     if tensor.layout is not torch.strided:
         return f"{name} must be a strided tensor: {name}.layout is {tensor.layout}"
     if tensor.dim() > 4:
-        return f"{name} has too many dimensions: {name}.ndim is {tensor.dim()}, at most 4"
+        return (
+            f"{name} has too many dimensions: {name}.ndim is {tensor.dim()}, at most 4"
+        )
     if tensor.is_conj() or tensor.is_neg():
         bit = "conj" if tensor.is_conj() else "neg"
         return (

@@ -17,6 +17,7 @@ _KINDS = {  # suffix of a name in an argument list -> what pybind11 calls the ty
     ":b": "bool",
     ":i": "int",
 }
+_EXACT: dict[str, Any] = {":b": bool, ":i": int}
 _MOST_CALLS = 256
 
 
@@ -51,14 +52,15 @@ class Signature:
 
     def target(self, types: Sequence[type]) -> Callable[..., Any]:
         """What to call with arguments of these types, which fit."""
-        wanted = {":b": bool, ":i": int}
-        if all(wanted.get(kind, type_) is type_ for kind, type_ in zip(self.kinds, types)):
-            return self.function
-        return self._converting
+        flags = [(k, t) for k, t in zip(self.kinds, types) if k in _EXACT]
+        exact = all(type_ is _EXACT[kind] for kind, type_ in flags)
+        return self.function if exact else self._converting
 
     def _converting(self, *args: Any) -> Any:
-        to = {":b": bool, ":i": _int}
-        values = [to[k](arg) if k in to else arg for k, arg in zip(self.kinds, args)]
+        values = (
+            _EXACT[kind](arg) if kind in _EXACT else arg
+            for kind, arg in zip(self.kinds, args)
+        )
         return self.function(*values)
 
 
@@ -124,10 +126,6 @@ def _accepts(kind: str, type_: type) -> bool:
         return True
     torch = _lib.wake()
     return torch is not None and issubclass(type_, torch.Tensor)
-
-
-def _int(value: Any) -> int:
-    return int(value.__index__())
 
 
 _dynamo.hide(globals())

@@ -86,8 +86,17 @@ def test_meta_is_no_device_to_run_on():
 def test_mixed_devices_are_named(seqlen):
     B = torch.empty(BATCH, 1, STATES, seqlen, device="meta")
     text = refused(plain.fwd, *scan(B=B), True)
-    assert text.startswith(f"Expected B.is_cuda() {IMPROVED}: B is on meta")
-    assert "all must be on the same device" in text
+    assert text == (
+        "Expected all tensors to be on the same device: B is on meta, the first tensor "
+        "is on cpu"
+    )
+
+
+def test_a_cpu_tensor_among_gpu_tensors_gets_upstreams_words():
+    text = _lib._trouble("B", torch.zeros(1), torch.device("cuda:0"))
+    assert text == (
+        f"Expected B.is_cuda() {IMPROVED}: B is on cpu, the first tensor is on cuda:0"
+    )
 
 
 def test_a_lazy_conjugate_is_not_read_as_if_it_were_resolved():
@@ -278,9 +287,7 @@ def test_shapes(changed, text):
     assert refused(plain.fwd, *scan(**changed), True).startswith(text)
 
 
-@pytest.mark.parametrize(
-    "name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"]
-)
+@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
 def test_dtypes(name):
     position = "u delta A B C D z delta_bias".split().index(name)
     arguments = scan(

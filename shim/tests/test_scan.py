@@ -41,8 +41,11 @@ def truth(u, delta, A, B, C, D, z, delta_bias, dout, softplus=True, seen=None):
     rounding made of out, which upstream's gradient of z uses."""
     wides = [oracle.wide(t) for t in (u, delta, A, B, C, D, z, delta_bias)]
     out, out_z, state = oracle.scan(*wides, softplus=softplus)
-    return out, out_z, state, oracle.gradients(
-        [out if z is None else out_z], [dout], wides
+    return (
+        out,
+        out_z,
+        state,
+        oracle.gradients([out if z is None else out_z], [dout], wides),
     )
 
 
@@ -83,14 +86,10 @@ def test_recompute_out_z_adds_an_item():
     u, delta, A, B, C, D, z, bias, dout = make()
     out, x, out_z = selective_scan_cuda.fwd(u, delta, A, B, C, D, z, bias, True)
     forward = (u, delta, A, B, C, D)
-    back = selective_scan_cuda.bwd(
-        *forward, z, bias, dout, x, out, None, True, True
-    )
+    back = selective_scan_cuda.bwd(*forward, z, bias, dout, x, out, None, True, True)
     assert len(back) == 9
     oracle.close(back[8], out_z.double(), "out_z")
-    back = selective_scan_cuda.bwd(
-        *forward, None, bias, dout, x, out, None, True, True
-    )
+    back = selective_scan_cuda.bwd(*forward, None, bias, dout, x, out, None, True, True)
     assert len(back) == 8 and back[7] is None
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ class Plain:
     silu: bool = True
     initial: bool = False
     final: bool = False
-    ids: Optional[Tuple[int, ...]] = None
+    ids: tuple[int, ...] | None = None
     masked: bool = True
 
     entry = "causal_conv1d_fwd"
@@ -44,7 +44,7 @@ class Plain:
         return replace(self, masked=False) if self.ids and min(self.ids) < 0 else self
 
     @property
-    def scalars(self) -> Dict[str, int]:
+    def scalars(self) -> dict[str, int]:
         return {"silu_activation": int(self.silu)}
 
     def values(self, chance: torch.Generator) -> Values:
@@ -86,7 +86,9 @@ class Plain:
             y = y + values["bias"][:, None]
         out = F.silu(y) if self.silu else y
         if self.ids and self.masked:
-            out = torch.where(values["seq_idx"][:, None] < 0, torch.zeros_like(out), out)
+            out = torch.where(
+                values["seq_idx"][:, None] < 0, torch.zeros_like(out), out
+            )
         results = {"out": out}
         if self.final:
             results["final_states_out"] = joined[:, :, joined.shape[2] - past :]
@@ -96,9 +98,15 @@ class Plain:
         given = {**values, "dout": weights["out"]}
         if self.final:
             given["dfinal_states"] = weights["final_states_out"]
-        names = {"dx": "x", "dweight": "weight", "dbias": "bias",
-                 "dinitial_states": "initial_states"}
-        outputs = {g: torch.zeros_like(values[n]) for g, n in names.items() if n in values}
+        names = {
+            "dx": "x",
+            "dweight": "weight",
+            "dbias": "bias",
+            "dinitial_states": "initial_states",
+        }
+        outputs = {
+            g: torch.zeros_like(values[n]) for g, n in names.items() if n in values
+        }
         return given, outputs, self.scalars
 
     def source_of(self, gradient: str) -> str:
@@ -126,8 +134,8 @@ class Step(Plain):
     """Update. ring: where in it each batch row stands; rows: of the state."""
 
     columns: int = 5
-    ring: Optional[Tuple[int, ...]] = None
-    rows: Optional[Tuple[int, ...]] = None
+    ring: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None
 
     entry = "causal_conv1d_update"
     backward_entry = ""
@@ -144,7 +152,10 @@ class Step(Plain):
         return values
 
     def empty(self, values: Values) -> Values:
-        return {"out": torch.zeros_like(values["x"]), "conv_state": values["conv_state"]}
+        return {
+            "out": torch.zeros_like(values["x"]),
+            "conv_state": values["conv_state"],
+        }
 
     def torch(self, values: Values) -> Values:
         """By way of the whole past of each row, oldest column first."""
@@ -181,7 +192,9 @@ PLAINS += [
 ]
 
 
-def copy(reference: Reference, numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def copy(
+    reference: Reference, numbers: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
     """numbers, read by the reference and written in another dtype: three by three as
     the inputs and the final states of a convolution."""
     dim = -(-numbers.numel() // 3)

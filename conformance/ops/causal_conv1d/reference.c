@@ -22,13 +22,16 @@ typedef struct conv {
     int64_t batch, dim, length, width;
 } conv;
 
-#define CONV_OF(p)                                                                       \
-    {                                                                                    \
-        .x = &(p)->x, .weight = &(p)->weight, .bias = &(p)->bias,                        \
-        .seq_idx = &(p)->seq_idx, .initial_states = &(p)->initial_states,                \
-        .batch = (p)->x.shape[0], .dim = (p)->x.shape[1], .length = (p)->x.shape[2],     \
-        .width = (p)->weight.shape[1]                                                    \
-    }
+#define CONV_OF(p)                                                                     \
+    {.x = &(p)->x,                                                                     \
+     .weight = &(p)->weight,                                                           \
+     .bias = &(p)->bias,                                                               \
+     .seq_idx = &(p)->seq_idx,                                                         \
+     .initial_states = &(p)->initial_states,                                           \
+     .batch = (p)->x.shape[0],                                                         \
+     .dim = (p)->x.shape[1],                                                           \
+     .length = (p)->x.shape[2],                                                        \
+     .width = (p)->weight.shape[1]}
 
 static int64_t sequence_id(const conv *c, int64_t b, int64_t t) {
     if (!number_present(c->seq_idx))
@@ -117,17 +120,18 @@ static number gradient_at(const conv *c, const mbr_causal_conv1d_bwd_params *p,
     return sum;
 }
 
-static void backward_row(const conv *c, const mbr_causal_conv1d_bwd_params *p, number *dy,
-                         number *dweight, number *dbias, int64_t b, int64_t d) {
+static void backward_row(const conv *c, const mbr_causal_conv1d_bwd_params *p,
+                         number *dy, number *dweight, number *dbias, int64_t b,
+                         int64_t d) {
     uint32_t flags = p->call.flags;
     for (int64_t t = 0; t < c->length; t++) {
         dy[t] = gradient_of_y(c, p, b, d, t);
         *dbias = number_add(*dbias, dy[t]);
         for (int64_t w = 0; w < c->width; w++)
             if (tap_counts(c, b, t, w))
-                dweight[w] = number_add(
-                    dweight[w],
-                    number_mul(dy[t], value_at(c, b, d, tap_time(c, t, w))));
+                dweight[w] =
+                    number_add(dweight[w],
+                               number_mul(dy[t], value_at(c, b, d, tap_time(c, t, w))));
     }
     for (int64_t t = 0; t < c->length; t++)
         number_write(&p->dx, flags, b, d, t, 0, gradient_at(c, p, dy, b, d, t));

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases of the selective scan. Each Scan row below becomes two cases: NAME-fwd and
-NAME-bwd, where bwd gets what the forward returned, rounded as the forward returns it."""
+NAME-bwd, where bwd gets what the forward returned, rounded as it returns it."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable
 
 import torch
 
@@ -23,13 +23,13 @@ CHUNK = 2048  # positions per entry of x
 WHOLE = "a first-order bound for any order of the sums, with all inputs exact"
 
 
-def _upstream(rtol: float, atol: float) -> Dict[torch.dtype, Tuple[float, float]]:
+def _upstream(rtol: float, atol: float) -> dict[torch.dtype, tuple[float, float]]:
     """Factors on the base tolerance of upstream's tests/ops/test_selective_scan.py."""
     base = {F32: (6e-4, 2e-3), F16: (3e-3, 5e-3), BF16: (3e-2, 5e-2)}
     return {dtype: (rtol * r, atol * a) for dtype, (r, a) in base.items()}
 
 
-def _weights(factor: float = 1) -> Dict[torch.dtype, Tuple[float, float]]:
+def _weights(factor: float = 1) -> dict[torch.dtype, tuple[float, float]]:
     return {F32: (1e-3, 1e-3 * factor), torch.complex64: (1e-3, 1e-3 * factor)}
 
 
@@ -45,7 +45,9 @@ TOLERANCES = {
     "dC": Tolerance(1, WHOLE, {**_BASE, torch.complex64: (1e-3, 1e-3)}),
     "dD": Tolerance(1, WHOLE, _weights()),
     "ddelta_bias": Tolerance(1, WHOLE, _weights()),
-    "dz": Tolerance(1, WHOLE, {F32: (1e-3, 1e-3), F16: (3e-3, 5e-3), BF16: (3e-2, 5e-2)}),
+    "dz": Tolerance(
+        1, WHOLE, {F32: (1e-3, 1e-3), F16: (3e-3, 5e-3), BF16: (3e-2, 5e-2)}
+    ),
 }
 
 # ---- from a row to a call --------------------------------------------------------
@@ -63,8 +65,8 @@ class Scan:
     groups: int = 1
     delta_dim: int = 0  # 0: dim
     dtype: torch.dtype = F32
-    out_dtype: Optional[torch.dtype] = None  # None: dtype
-    dout_dtype: Optional[torch.dtype] = None
+    out_dtype: torch.dtype | None = None  # None: dtype
+    dout_dtype: torch.dtype | None = None
     complex: bool = False
     constant_B: bool = False
     constant_C: bool = False
@@ -74,25 +76,25 @@ class Scan:
     softplus: bool = True
     recompute: bool = False  # bwd: out_z again
     keep_x: bool = True  # bwd: hand x over
-    layouts: Dict[str, Layout] = field(default_factory=dict)
-    same_memory: Dict[str, str] = field(default_factory=dict)  # output -> input or out
-    delta: Tuple[float, float] = (0.0, 0.5)
-    A: Tuple[float, float] = (-0.5, 0.0)
-    edit: Optional[Callable[[Dict[str, torch.Tensor]], Any]] = None  # in place
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    same_memory: dict[str, str] = field(default_factory=dict)  # output -> input or out
+    delta: tuple[float, float] = (0.0, 0.5)
+    A: tuple[float, float] = (-0.5, 0.0)
+    edit: Callable[[dict[str, torch.Tensor]], Any] | None = None  # in place
 
 
-def _coefficient_shape(row: Scan, constant: bool) -> Tuple[int, ...]:
+def _coefficient_shape(row: Scan, constant: bool) -> tuple[int, ...]:
     if constant:
         return (row.dim, row.states)
     twice = 2 if row.complex else 1
     return (row.batch, row.groups, row.states, twice * row.length)
 
 
-def _inputs(row: Scan, maker: Maker) -> Dict[str, Array]:
+def _inputs(row: Scan, maker: Maker) -> dict[str, Array]:
     """The arguments that forward and backward share."""
     wide = (row.batch, row.dim, row.length)
     rows = row.delta_dim or row.dim
-    values: Dict[str, torch.Tensor] = {}
+    values: dict[str, torch.Tensor] = {}
     values["u"] = maker.normal(*wide)
     values["delta"] = maker.uniform(
         row.batch, rows, row.length, low=row.delta[0], high=row.delta[1]
@@ -129,11 +131,11 @@ def _array(row: Scan, name: str, values: torch.Tensor, dtype: torch.dtype) -> Ar
     return array.fill(values)
 
 
-def _output(row: Scan, name: str, shape: Tuple[int, ...], dtype: torch.dtype) -> Array:
+def _output(row: Scan, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Array:
     return Array(shape, dtype, row.layouts.get(name, CONTIGUOUS))
 
 
-def _forward(row: Scan, inputs: Dict[str, Array]) -> Call:
+def _forward(row: Scan, inputs: dict[str, Array]) -> Call:
     wide, weight = (row.batch, row.dim, row.length), inputs["A"].dtype
     chunks = -(-row.length // CHUNK)
     outputs = {
@@ -148,7 +150,7 @@ def _forward(row: Scan, inputs: Dict[str, Array]) -> Call:
     )
 
 
-def _backward(row: Scan, inputs: Dict[str, Array], maker: Maker) -> Call:
+def _backward(row: Scan, inputs: dict[str, Array], maker: Maker) -> Call:
     forward = _forward(replace(row, same_memory={}), inputs)
     results = maker.answer(forward)
     given = dict(inputs)
@@ -159,8 +161,16 @@ def _backward(row: Scan, inputs: Dict[str, Array], maker: Maker) -> Call:
     if row.z:
         given["out"] = forward.outputs["out"].fill(results["out"])
 
-    wanted = {"u": "du", "delta": "ddelta", "A": "dA", "B": "dB", "C": "dC", "D": "dD",
-              "delta_bias": "ddelta_bias", "z": "dz"}
+    wanted = {
+        "u": "du",
+        "delta": "ddelta",
+        "A": "dA",
+        "B": "dB",
+        "C": "dC",
+        "D": "dD",
+        "delta_bias": "ddelta_bias",
+        "z": "dz",
+    }
     outputs = {
         gradient: _output(row, gradient, inputs[name].shape, inputs[name].dtype)
         for name, gradient in wanted.items()
@@ -176,11 +186,12 @@ def _backward(row: Scan, inputs: Dict[str, Array], maker: Maker) -> Call:
     )
 
 
-def _pair(name: str, row: Scan) -> List[Case]:
+def _pair(name: str, row: Scan) -> list[Case]:
     return [
         Case(name + "-fwd", row.why, lambda maker: _forward(row, _inputs(row, maker))),
         Case(
-            name + "-bwd", row.why,
+            name + "-bwd",
+            row.why,
             lambda maker: _backward(row, _inputs(row, maker), maker),
         ),
     ]
@@ -197,270 +208,471 @@ BACKWARDS = Layout(step={2: -1})
 ODD_START = Layout(shift=1)
 
 
-def _length_rows() -> Dict[str, Scan]:
+def _length_rows() -> dict[str, Scan]:
     rows = {}
     for dtype, short in ((F32, "fp32"), (F16, "fp16"), (BF16, "bf16")):
         for length in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129):
-            rows["{}-L{}".format(short, length)] = Scan(
+            rows[f"{short}-L{length}"] = Scan(
                 "one less, equal and one more than a vector, a block, a launch size",
-                length=length, dtype=dtype, dim=3, states=8, z=length % 2 == 1,
+                length=length,
+                dtype=dtype,
+                dim=3,
+                states=8,
+                z=length % 2 == 1,
             )
         for length in (2047, 2048, 2049, 4097):
-            rows["{}-L{}".format(short, length)] = Scan(
+            rows[f"{short}-L{length}"] = Scan(
                 "around the chunks of x: state carried over, x of every chunk",
-                length=length, dtype=dtype, batch=1, dim=2, states=4, z=True,
+                length=length,
+                dtype=dtype,
+                batch=1,
+                dim=2,
+                states=4,
+                z=True,
             )
     return rows
 
 
-def _size_rows() -> Dict[str, Scan]:
+def _size_rows() -> dict[str, Scan]:
     rows = {}
     for states in (1, 2, 3, 4, 8, 15, 16, 17, 32, 64, 255, 256):
-        rows["N{}".format(states)] = Scan(
+        rows[f"N{states}"] = Scan(
             "states around a vector's width and at the limit",
-            states=states, dim=3, length=37, batch=1,
+            states=states,
+            dim=3,
+            length=37,
+            batch=1,
         )
     for dim in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33):
-        rows["D{}".format(dim)] = Scan(
+        rows[f"D{dim}"] = Scan(
             "channels around a vector's width", dim=dim, length=19, states=4, z=True
         )
     for batch in (1, 3, 5):
-        rows["batch{}".format(batch)] = Scan(
+        rows[f"batch{batch}"] = Scan(
             "sums over an odd number of rows", batch=batch, dim=5, length=33, states=3
+        )
+    for length, groups, dim, states in (
+        (257, 2, 34, 16),
+        (600, 1, 17, 8),
+        (2100, 3, 9, 5),
+    ):
+        rows[f"L{length}-G{groups}-D{dim}"] = Scan(
+            "many blocks of time and of channels at once",
+            length=length,
+            groups=groups,
+            dim=dim,
+            states=states,
+            batch=1,
+            z=True,
+            delta_dim=groups,
+            dtype=F16,
         )
     for groups, dim in ((2, 6), (3, 6), (6, 6), (4, 32), (32, 32), (2, 34)):
         for dtype, short in ((F32, "fp32"), (BF16, "bf16")):
-            rows["G{}-D{}-{}".format(groups, dim, short)] = Scan(
-                "each channel reads and sums into its own group", groups=groups,
-                dim=dim, length=40, states=5, dtype=dtype,
+            rows[f"G{groups}-D{dim}-{short}"] = Scan(
+                "each channel reads and sums into its own group",
+                groups=groups,
+                dim=dim,
+                length=40,
+                states=5,
+                dtype=dtype,
             )
     return rows
 
 
-def _option_rows() -> Dict[str, Scan]:
+def _option_rows() -> dict[str, Scan]:
     rows = {}
     switches = ("D", "z", "bias", "softplus")
     for on in itertools.product((False, True), repeat=4):
         name = "options-" + ("+".join(s for s, o in zip(switches, on) if o) or "none")
         rows[name] = Scan(
             "each optional argument present and absent, in every combination",
-            length=45, states=4, recompute=on[1], **dict(zip(switches, on)),
+            length=45,
+            states=4,
+            recompute=on[1],
+            **dict(zip(switches, on)),
         )
     for B, C in itertools.product((False, True), repeat=2):
         for complex in (False, True):
             for groups in (1, 2):
-                if groups == 2 and B and C:
+                if groups == 2 and B:  # C has one group then, says upstream
                     continue
                 for dtype, short in ((F32, "fp32"), (F16, "fp16"), (BF16, "bf16")):
                     name = "{}-{}B-{}C-G{}-{}".format(
-                        "complex" if complex else "real", "constant" if B else "variable",
-                        "constant" if C else "variable", groups, short,
+                        "complex" if complex else "real",
+                        "constant" if B else "variable",
+                        "constant" if C else "variable",
+                        groups,
+                        short,
                     )
                     rows[name] = Scan(
                         "constant and variable B and C, independently; complex groups",
-                        complex=complex, constant_B=B, constant_C=C, groups=groups,
-                        dtype=dtype, length=41, states=5, z=groups == 2,
+                        complex=complex,
+                        constant_B=B,
+                        constant_C=C,
+                        groups=groups,
+                        dtype=dtype,
+                        length=41,
+                        states=5,
+                        z=groups == 2,
                     )
     for dtype, short in ((F32, "fp32"), (F16, "fp16"), (BF16, "bf16")):
         for delta_dim in (1, 2, 3):
-            rows["grouped-delta{}-{}".format(delta_dim, short)] = Scan(
-                "VMamba: several channels share a row of delta", delta_dim=delta_dim,
-                dtype=dtype, states=1, length=50,
+            rows[f"grouped-delta{delta_dim}-{short}"] = Scan(
+                "VMamba: several channels share a row of delta",
+                delta_dim=delta_dim,
+                dtype=dtype,
+                states=1,
+                length=50,
             )
-        rows["out-fp32-{}".format(short)] = Scan(
-            "VMamba: the unrounded output, and a gradient in fp32", dtype=dtype,
-            out_dtype=F32, dout_dtype=F32, states=3, delta_dim=2, groups=2,
+        rows[f"out-fp32-{short}"] = Scan(
+            "VMamba: the unrounded output, and a gradient in fp32",
+            dtype=dtype,
+            out_dtype=F32,
+            dout_dtype=F32,
+            states=3,
+            delta_dim=2,
+            groups=2,
         )
-        rows["recompute-{}".format(short)] = Scan(
-            "out_z again from the rounded out", dtype=dtype, z=True, recompute=True,
+        rows[f"recompute-{short}"] = Scan(
+            "out_z again from the rounded out",
+            dtype=dtype,
+            z=True,
+            recompute=True,
             states=4,
         )
     rows["chunks-complex"] = Scan(
-        "x of several chunks, complex", complex=True, length=2100, states=2, dim=2,
-        batch=1, groups=2,
+        "x of several chunks, complex",
+        complex=True,
+        length=2100,
+        states=2,
+        dim=2,
+        batch=1,
+        groups=2,
     )
     rows["chunks-constant-B"] = Scan(
         "upstream's quirk: with a constant B the state in x is without B",
-        constant_B=True, length=2100, states=2, dim=2, batch=1,
+        constant_B=True,
+        length=2100,
+        states=2,
+        dim=2,
+        batch=1,
     )
     rows["chunks-constant-B-C"] = Scan(
-        "the same with constant C", constant_B=True, constant_C=True, length=4100,
-        states=3, dim=2, batch=1,
+        "the same with constant C",
+        constant_B=True,
+        constant_C=True,
+        length=4100,
+        states=3,
+        dim=2,
+        batch=1,
     )
     rows["no-x"] = Scan("x may be absent if there is one chunk", keep_x=False, z=True)
     rows["wide"] = Scan(
-        "a realistic layer", batch=2, dim=64, length=200, states=16, z=True,
-        dtype=BF16, recompute=True,
+        "a realistic layer",
+        batch=2,
+        dim=64,
+        length=200,
+        states=16,
+        z=True,
+        dtype=BF16,
+        recompute=True,
     )
     return rows
 
 
-def _layout_rows() -> Dict[str, Scan]:
+def _layout_rows() -> dict[str, Scan]:
     every = {
-        "channel-last": CHANNEL_LAST, "time-slice": TIME_SLICE, "dim-first": DIM_FIRST,
-        "chunk-of-two": CHUNK_OF_TWO, "every-other": EVERY_OTHER,
-        "backwards": BACKWARDS, "odd-start": ODD_START,
+        "channel-last": CHANNEL_LAST,
+        "time-slice": TIME_SLICE,
+        "dim-first": DIM_FIRST,
+        "chunk-of-two": CHUNK_OF_TWO,
+        "every-other": EVERY_OTHER,
+        "backwards": BACKWARDS,
+        "odd-start": ODD_START,
     }
     rows = {}
     three = ("u", "delta", "z", "out", "out_z", "dout", "du", "ddelta", "dz")
     for name, layout in every.items():
         for dtype, short in ((F32, "fp32"), (F16, "fp16"), (BF16, "bf16")):
-            rows["all-{}-{}".format(name, short)] = Scan(
-                "no stride is refused for want of speed", dtype=dtype, z=True,
-                recompute=True, states=4, length=35, dim=5,
+            rows[f"all-{name}-{short}"] = Scan(
+                "no stride is refused for want of speed",
+                dtype=dtype,
+                z=True,
+                recompute=True,
+                states=4,
+                length=35,
+                dim=5,
                 layouts=dict.fromkeys(three, layout),
             )
         for one in ("u", "delta", "z", "out", "dout", "du", "dz"):
-            rows["{}-{}".format(one, name)] = Scan(
+            rows[f"{one}-{name}"] = Scan(
                 "one array lies otherwise than the rest: no stride is mixed up",
-                z=True, states=3, length=33, layouts={one: layout},
+                z=True,
+                states=3,
+                length=33,
+                layouts={one: layout},
             )
     coefficients = {
-        "time-first": Layout(order=(0, 1, 3, 2)), "time-slice": Layout(gap={3: 5}),
-        "batch-inner": Layout(order=(1, 2, 0, 3)), "every-other": Layout(step={3: 2}),
-        "backwards": Layout(step={3: -1}), "odd-start": Layout(shift=3),
+        "time-first": Layout(order=(0, 1, 3, 2)),
+        "time-slice": Layout(gap={3: 5}),
+        "batch-inner": Layout(order=(1, 2, 0, 3)),
+        "every-other": Layout(step={3: 2}),
+        "backwards": Layout(step={3: -1}),
+        "odd-start": Layout(shift=3),
         "slice-of-states": Layout(gap={2: 4}),
     }
     for name, layout in coefficients.items():
         for complex in (False, True):
             kind = "complex" if complex else "real"
-            rows["BC-{}-{}".format(name, kind)] = Scan(
-                "B and C and their gradients in every order", groups=2, complex=complex,
-                states=5, length=29,
+            rows[f"BC-{name}-{kind}"] = Scan(
+                "B and C and their gradients in every order",
+                groups=2,
+                complex=complex,
+                states=5,
+                length=29,
                 layouts=dict.fromkeys(("B", "C", "dB", "dC"), layout),
             )
-    for name, axes in (("batch", (0,)), ("groups", (1,)), ("states", (2,)),
-                       ("time", (3,)), ("all", (0, 1, 2, 3))):
-        rows["BC-expanded-{}".format(name)] = Scan(
-            "stride 0 in an input", groups=2, states=4, length=29,
+    for name, axes in (
+        ("batch", (0,)),
+        ("groups", (1,)),
+        ("states", (2,)),
+        ("time", (3,)),
+        ("all", (0, 1, 2, 3)),
+    ):
+        rows[f"BC-expanded-{name}"] = Scan(
+            "stride 0 in an input",
+            groups=2,
+            states=4,
+            length=29,
             layouts=dict.fromkeys(("B", "C"), Layout(expand=axes)),
         )
-    for name, axes in (("batch", (0,)), ("dim", (1,)), ("time", (2,)), ("all", (0, 1, 2))):
-        rows["inputs-expanded-{}".format(name)] = Scan(
-            "stride 0 in an input; dout of a sum is expanded", z=True, states=4,
+    for name, axes in (
+        ("batch", (0,)),
+        ("dim", (1,)),
+        ("time", (2,)),
+        ("all", (0, 1, 2)),
+    ):
+        rows[f"inputs-expanded-{name}"] = Scan(
+            "stride 0 in an input; dout of a sum is expanded",
+            z=True,
+            states=4,
             length=29,
             layouts=dict.fromkeys(("u", "delta", "z", "dout"), Layout(expand=axes)),
         )
-    small = {"transposed": Layout(order=(1, 0)), "every-other": Layout(step={1: 2}),
-             "backwards": Layout(step={0: -1, 1: -1}), "odd-start": Layout(shift=1)}
+    small = {
+        "transposed": Layout(order=(1, 0)),
+        "every-other": Layout(step={1: 2}),
+        "backwards": Layout(step={0: -1, 1: -1}),
+        "odd-start": Layout(shift=1),
+    }
     for name, layout in small.items():
         for constant in (False, True):
             names = ("A", "dA") + (("B", "C", "dB", "dC") if constant else ())
             rows["A-{}{}".format(name, "-constant" if constant else "")] = Scan(
-                "A, and constant B and C, with any strides", constant_B=constant,
-                constant_C=constant, states=5, length=23,
+                "A, and constant B and C, with any strides",
+                constant_B=constant,
+                constant_C=constant,
+                states=5,
+                length=23,
                 layouts=dict.fromkeys(names, layout),
             )
     rows["A-expanded"] = Scan(
-        "one A for all channels", states=5, length=23, layouts={"A": Layout(expand=(0,))}
+        "one A for all channels",
+        states=5,
+        length=23,
+        layouts={"A": Layout(expand=(0,))},
     )
     rows["vectors-every-other"] = Scan(
         "D and delta_bias with gaps; upstream's wrapper does not make the bias dense",
-        states=3, length=23,
-        layouts=dict.fromkeys(("D", "delta_bias", "dD", "ddelta_bias"),
-                              Layout(step={0: 3})),
+        states=3,
+        length=23,
+        layouts=dict.fromkeys(
+            ("D", "delta_bias", "dD", "ddelta_bias"), Layout(step={0: 3})
+        ),
     )
     rows["vectors-expanded"] = Scan(
-        "D and delta_bias shared by all channels", states=3, length=23,
+        "D and delta_bias shared by all channels",
+        states=3,
+        length=23,
         layouts=dict.fromkeys(("D", "delta_bias"), Layout(expand=(0,))),
     )
     rows["mamba-inner"] = Scan(
         "as MambaInnerFn calls: delta and dout (D,B,L), z and dz halves of one buffer",
-        z=True, recompute=True,
-        layouts={"delta": DIM_FIRST, "ddelta": DIM_FIRST, "dout": DIM_FIRST,
-                 "out": DIM_FIRST, "z": CHUNK_OF_TWO, "dz": CHUNK_OF_TWO,
-                 "out_z": CHUNK_OF_TWO},
+        z=True,
+        recompute=True,
+        layouts={
+            "delta": DIM_FIRST,
+            "ddelta": DIM_FIRST,
+            "dout": DIM_FIRST,
+            "out": DIM_FIRST,
+            "z": CHUNK_OF_TWO,
+            "dz": CHUNK_OF_TWO,
+            "out_z": CHUNK_OF_TWO,
+        },
     )
-    for output, owner in (("dz", "z"), ("dz", "dout"), ("dz", "out"), ("out_z", "out"),
-                          ("out_z", "z"), ("out_z", "dout")):
-        rows["{}-in-{}".format(output, owner)] = Scan(
+    for output, owner in (
+        ("dz", "z"),
+        ("dz", "dout"),
+        ("dz", "out"),
+        ("out_z", "out"),
+        ("out_z", "z"),
+        ("out_z", "dout"),
+    ):
+        rows[f"{output}-in-{owner}"] = Scan(
             "dz and out_z may be the memory of z, dout or out",
-            z=True, recompute=output == "out_z", states=4, length=83,
+            z=True,
+            recompute=output == "out_z",
+            states=4,
+            length=83,
             same_memory={output: owner},
         )
     return rows
 
 
-def _set(name: str, index: Any, value: float) -> Callable[[Dict[str, torch.Tensor]], None]:
-    def edit(values: Dict[str, torch.Tensor]) -> None:
+def _set(
+    name: str, index: Any, value: float
+) -> Callable[[dict[str, torch.Tensor]], None]:
+    def edit(values: dict[str, torch.Tensor]) -> None:
         values[name][index] = value
 
     return edit
 
 
-def _value_rows() -> Dict[str, Scan]:
+def _value_rows() -> dict[str, Scan]:
     rows = {}
-    for low, high in ((1e-8, 1e-7), (1e-4, 1e-3), (1, 4), (10, 30), (19.9, 20.1),
-                      (50, 200), (1e3, 1e4), (-30, -10), (-200, -50), (-1, 1)):
+    for low, high in (
+        (1e-8, 1e-7),
+        (1e-4, 1e-3),
+        (1, 4),
+        (10, 30),
+        (19.9, 20.1),
+        (50, 200),
+        (1e3, 1e4),
+        (-30, -10),
+        (-200, -50),
+        (-1, 1),
+    ):
         for softplus in (False, True):
             if not softplus and low < 0:
                 continue
-            rows["delta-{:g}-{:g}{}".format(low, high, "-softplus" if softplus else "")] = Scan(
+            rows[
+                "delta-{:g}-{:g}{}".format(low, high, "-softplus" if softplus else "")
+            ] = Scan(
                 "steps from nothing to enormous, around the switch of softplus at 20",
-                delta=(low, high), softplus=softplus, bias=False, states=4, length=67,
+                delta=(low, high),
+                softplus=softplus,
+                bias=False,
+                states=4,
+                length=67,
                 z=True,
             )
     rows["delta-negative"] = Scan(
-        "without softplus a step may be negative: the state grows", delta=(-0.2, 0.2),
-        softplus=False, bias=False, states=4, length=67,
+        "without softplus a step may be negative: the state grows",
+        delta=(-0.2, 0.2),
+        softplus=False,
+        bias=False,
+        states=4,
+        length=67,
     )
     rows["delta-exactly-20"] = Scan(
-        "softplus switches above 20, not at it", delta=(20.0, 20.0), bias=False, states=2,
+        "softplus switches above 20, not at it",
+        delta=(20.0, 20.0),
+        bias=False,
+        states=2,
         length=9,
     )
     for low, high in ((-1e-6, 0), (-8, -1), (-100, -10), (-1e4, -1e3), (0, 0.05)):
-        rows["A{:g}-{:g}".format(low, high)] = Scan(
-            "from a state that never forgets to one that forgets at once; one that grows",
-            A=(low, high), states=4, length=131, z=True,
+        rows[f"A{low:g}-{high:g}"] = Scan(
+            "from a state that never forgets to one that forgets at once, and growth",
+            A=(low, high),
+            states=4,
+            length=131,
+            z=True,
         )
-        rows["A{:g}-{:g}-complex".format(low, high)] = Scan(
-            "the same with a complex A", A=(low, high), states=4, length=67, complex=True
+        rows[f"A{low:g}-{high:g}-complex"] = Scan(
+            "the same with a complex A",
+            A=(low, high),
+            states=4,
+            length=67,
+            complex=True,
         )
     rows["never-forgets-long"] = Scan(
-        "rounding errors of 4097 steps add up", A=(-1e-7, 0), length=4097, batch=1, dim=2,
+        "rounding errors of 4097 steps add up",
+        A=(-1e-7, 0),
+        length=4097,
+        batch=1,
+        dim=2,
         states=2,
     )
     rows["huge-u"] = Scan(
-        "states near the greatest float", states=2, length=33,
+        "states near the greatest float",
+        states=2,
+        length=33,
         edit=lambda v: v["u"].mul_(1e35),
     )
     rows["overflow"] = Scan(
-        "out beyond the greatest float is infinite, of the right sign", states=1,
-        length=33, D=False, edit=lambda v: (v["u"].mul_(1e38), v["B"].mul_(1e4)),
+        "out beyond the greatest float is infinite, of the right sign",
+        states=1,
+        length=33,
+        D=False,
+        edit=lambda v: (v["u"].mul_(1e38), v["B"].mul_(1e4)),
     )
     rows["overflow-fp16"] = Scan(
-        "out beyond the greatest half is infinite, of the right sign", states=1,
-        length=33, dtype=F16, edit=lambda v: (v["u"].mul_(1e3), v["B"].mul_(1e3)),
+        "out beyond the greatest half is infinite, of the right sign",
+        states=1,
+        length=33,
+        dtype=F16,
+        edit=lambda v: (v["u"].mul_(1e3), v["B"].mul_(1e3)),
     )
     rows["underflow"] = Scan(
-        "products below the least float vanish and do no harm", states=2, length=33,
+        "products below the least float vanish and do no harm",
+        states=2,
+        length=33,
         edit=lambda v: (v["u"].mul_(1e-30), v["B"].mul_(1e-12)),
     )
     rows["zeros"] = Scan(
-        "all zero in, all zero out", states=2, length=33, z=True,
+        "all zero in, all zero out",
+        states=2,
+        length=33,
+        z=True,
         edit=lambda v: [v[name].zero_() for name in ("u", "B", "C", "z")],
     )
     for name in ("u", "delta", "z"):
         for value in (float("nan"), float("inf")):
-            rows["{}-{}".format(name, value)] = Scan(
+            rows[f"{name}-{value}"] = Scan(
                 "what is not a number stays in its channel, and in the times after it",
-                z=True, states=2, length=37, dim=5, softplus=value != value,
+                z=True,
+                states=2,
+                length=37,
+                dim=5,
+                softplus=value != value,
                 edit=_set(name, (1, 2, 20), value),
             )
     rows["B-nan"] = Scan(
-        "NaN in B reaches its group from its time on", groups=2, states=3, length=37,
+        "NaN in B reaches its group from its time on",
+        groups=2,
+        states=3,
+        length=37,
         edit=_set("B", (0, 1, 1, 20), float("nan")),
     )
     rows["C-nan"] = Scan(
-        "NaN in C reaches its group at its time only", groups=2, states=3, length=37,
+        "NaN in C reaches its group at its time only",
+        groups=2,
+        states=3,
+        length=37,
         edit=_set("C", (0, 1, 1, 20), float("nan")),
     )
     rows["A-nan"] = Scan(
-        "NaN in A stays in its channel", states=3, length=37,
+        "NaN in A stays in its channel",
+        states=3,
+        length=37,
         edit=_set("A", (2, 1), float("nan")),
     )
     rows["D-nan"] = Scan(
-        "NaN in D stays in its channel", states=3, length=37,
+        "NaN in D stays in its channel",
+        states=3,
+        length=37,
         edit=_set("D", (2,), float("nan")),
     )
     return rows
@@ -471,18 +683,32 @@ def _random_row(seed: int) -> Scan:
     chance = random.Random(seed)
     pick, coin = chance.choice, lambda: chance.random() < 0.5
     complex = chance.random() < 0.25
-    groups = pick((1, 1, 2, 3))
+    constant_B = chance.random() < 0.2
+    constant_C = chance.random() < 0.2
+    groups = 1 if constant_B else pick((1, 1, 2, 3))
     per_group = pick((1, 2, 3, 4, 6))
     dim = groups * per_group
     delta_dim = pick([d for d in range(1, dim + 1) if dim % d == 0]) if coin() else 0
-    constant_B = chance.random() < 0.2
-    constant_C = chance.random() < 0.2
-    three = [CONTIGUOUS, CHANNEL_LAST, TIME_SLICE, DIM_FIRST, CHUNK_OF_TWO,
-             EVERY_OTHER, BACKWARDS, ODD_START]
+    three = [
+        CONTIGUOUS,
+        CHANNEL_LAST,
+        TIME_SLICE,
+        DIM_FIRST,
+        CHUNK_OF_TWO,
+        EVERY_OTHER,
+        BACKWARDS,
+        ODD_START,
+    ]
     names = ("u", "delta", "z", "out", "out_z", "dout", "du", "ddelta", "dz")
     layouts = {name: pick(three) for name in names}
-    four = [CONTIGUOUS, Layout(order=(0, 1, 3, 2)), Layout(gap={3: 5}),
-            Layout(order=(1, 2, 0, 3)), Layout(step={3: 2}), Layout(shift=1)]
+    four = [
+        CONTIGUOUS,
+        Layout(order=(0, 1, 3, 2)),
+        Layout(gap={3: 5}),
+        Layout(order=(1, 2, 0, 3)),
+        Layout(step={3: 2}),
+        Layout(shift=1),
+    ]
     if not constant_B:
         layouts.update(B=pick(four), dB=pick(four))
     if not constant_C:
@@ -492,33 +718,47 @@ def _random_row(seed: int) -> Scan:
     z = coin() and not float_out
     return Scan(
         "seeded chance",
-        batch=pick((1, 2, 3)), dim=dim, length=chance.randint(1, 150),
-        states=pick((1, 2, 3, 4, 5, 8, 16, 17)), groups=groups, delta_dim=delta_dim,
-        dtype=dtype, out_dtype=F32 if float_out else None,
-        dout_dtype=F32 if float_out else None, complex=complex, constant_B=constant_B,
-        constant_C=constant_C, D=coin(), z=z, bias=coin(), softplus=coin(),
-        recompute=z and coin(), keep_x=coin(), layouts=layouts,
+        batch=pick((1, 2, 3)),
+        dim=dim,
+        length=chance.randint(1, 150),
+        states=pick((1, 2, 3, 4, 5, 8, 16, 17)),
+        groups=groups,
+        delta_dim=delta_dim,
+        dtype=dtype,
+        out_dtype=F32 if float_out else None,
+        dout_dtype=F32 if float_out else None,
+        complex=complex,
+        constant_B=constant_B,
+        constant_C=constant_C,
+        D=coin(),
+        z=z,
+        bias=coin(),
+        softplus=coin(),
+        recompute=z and coin(),
+        keep_x=coin(),
+        layouts=layouts,
         delta=pick(((0, 0.5), (1e-3, 0.1), (-3, 3))) if coin() else (0.0, 0.5),
         A=pick(((-0.5, 0.0), (-16, -1), (-1e-3, 0))),
     )
 
 
-def _refusals() -> List[Case]:
+def _refusals() -> list[Case]:
     invalid = "CUDA error: invalid configuration argument"
 
-    def case(name: str, **sizes: int) -> List[Case]:
+    def case(name: str, **sizes: int) -> list[Case]:
         row = Scan("an empty batch or dim is refused, in upstream's words", **sizes)
         return [replace(c, refusal=invalid) for c in _pair(name, row)]
 
-    return case("empty-batch", batch=0)
+    return case("empty-batch", batch=0) + case("empty-dim", dim=0)
 
 
-def cases(seed: int) -> List[Case]:
+def cases(seed: int) -> list[Case]:
     """Hand-written corners, then random ones that the seed chooses."""
-    rows: Dict[str, Scan] = {}
+    rows: dict[str, Scan] = {}
     for family in (_length_rows, _size_rows, _option_rows, _layout_rows, _value_rows):
         rows.update(family())
-    rows["L0"] = Scan("no time at all: empty results, gradients of weights zero",
-                      length=0, z=True)
-    rows.update({"random-{}".format(seed + i): _random_row(seed + i) for i in range(60)})
+    rows["L0"] = Scan(
+        "no time at all: empty results, gradients of weights zero", length=0, z=True
+    )
+    rows.update({f"random-{seed + i}": _random_row(seed + i) for i in range(60)})
     return [c for name, row in rows.items() for c in _pair(name, row)] + _refusals()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class Plain:
     copied = ()
 
     @property
-    def differentiable(self) -> List[str]:
+    def differentiable(self) -> list[str]:
         return ["out_z"] if self.z else ["out"]
 
     @property
@@ -46,7 +46,7 @@ class Plain:
         return self
 
     @property
-    def scalars(self) -> Dict[str, int]:
+    def scalars(self) -> dict[str, int]:
         return {"delta_softplus": int(self.softplus)}
 
     def values(self, chance: torch.Generator) -> Values:
@@ -66,7 +66,9 @@ class Plain:
                 continue
             values[name] = normal(self.dim, self.states)
             if self.complex:
-                values[name] = torch.complex(values[name], normal(self.dim, self.states))
+                values[name] = torch.complex(
+                    values[name], normal(self.dim, self.states)
+                )
         if self.D:
             values["D"] = normal(self.dim)
         if self.z:
@@ -158,6 +160,13 @@ PLAINS = [
     Plain("one", length=1, z=True),
     Plain("around-20", delta_scale=20, bias=False),
     Plain("chunks", batch=1, dim=2, delta_dim=2, length=2049, states=2, z=True),
-    Plain("chunks-constant-B", batch=1, dim=1, delta_dim=1, length=4097, states=1,
-          groups_B=0),
+    Plain(
+        "chunks-constant-B",
+        batch=1,
+        dim=1,
+        delta_dim=1,
+        length=4097,
+        states=1,
+        groups_B=0,
+    ),
 ]

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * reference.c - the selective scan as its formulas read, in double, one element after
- * the other. Any dtype in and out. Meant to be read, not to be fast; shares nothing with
- * the kernels it judges but the params structs.
+ * the other. Any dtype in and out. Meant to be read, not to be fast; shares nothing
+ * with the kernels it judges but the params structs.
  *
  *   dt_t  = delta_t + delta_bias               (softplus of it if delta_softplus)
  *   h_tn  = exp(dt_t A_n) h_(t-1)n + B_tn dt_t u_t                       h_(-1) = 0
  *   y_t   = D u_t + sum_n C_tn h_tn            (A complex: + 2 Re sum_n C_tn h_tn)
  *   out   = y,   out_z = y silu(z)
  *
- * A constant B does not enter h but stands beside C: upstream's order, which one sees in
- * x. The gradients follow from the formulas by the chain rule; for complex numbers they
- * are PyTorch's, dL/d(re) + i dL/d(im).
+ * A constant B does not enter h but stands beside C: upstream's order, which one sees
+ * in x. The gradients follow from the formulas by the chain rule; for complex numbers
+ * they are PyTorch's, dL/d(re) + i dL/d(im).
  */
 #include "../../number.h"
 
@@ -28,16 +28,24 @@ typedef struct scan {
     int softplus, complex, variable_B, variable_C;
 } scan;
 
-#define SCAN_OF(p)                                                                       \
-    {                                                                                    \
-        .u = &(p)->u, .delta = &(p)->delta, .A = &(p)->A, .B = &(p)->B, .C = &(p)->C,    \
-        .D = &(p)->D, .z = &(p)->z, .delta_bias = &(p)->delta_bias,                      \
-        .batch = (p)->u.shape[0], .dim = (p)->u.shape[1], .length = (p)->u.shape[2],     \
-        .states = (p)->A.shape[1], .delta_dim = (p)->delta.shape[1],                     \
-        .softplus = (p)->delta_softplus != 0,                                            \
-        .complex = (p)->A.dtype_code == MBR_COMPLEX, .variable_B = (p)->B.ndim == 4,     \
-        .variable_C = (p)->C.ndim == 4                                                   \
-    }
+#define SCAN_OF(p)                                                                     \
+    {.u = &(p)->u,                                                                     \
+     .delta = &(p)->delta,                                                             \
+     .A = &(p)->A,                                                                     \
+     .B = &(p)->B,                                                                     \
+     .C = &(p)->C,                                                                     \
+     .D = &(p)->D,                                                                     \
+     .z = &(p)->z,                                                                     \
+     .delta_bias = &(p)->delta_bias,                                                   \
+     .batch = (p)->u.shape[0],                                                         \
+     .dim = (p)->u.shape[1],                                                           \
+     .length = (p)->u.shape[2],                                                        \
+     .states = (p)->A.shape[1],                                                        \
+     .delta_dim = (p)->delta.shape[1],                                                 \
+     .softplus = (p)->delta_softplus != 0,                                             \
+     .complex = (p)->A.dtype_code == MBR_COMPLEX,                                      \
+     .variable_B = (p)->B.ndim == 4,                                                   \
+     .variable_C = (p)->C.ndim == 4}
 
 static int64_t delta_row(const scan *s, int64_t d) {
     return d / (s->dim / s->delta_dim);
@@ -74,7 +82,8 @@ static number coefficient(const scan *s, const mbr_tensor *B_or_C, int64_t b, in
 }
 
 /* What goes into the state: B dt u, without a constant B. */
-static number input(const scan *s, int64_t b, int64_t d, int64_t n, int64_t t, number dt) {
+static number input(const scan *s, int64_t b, int64_t d, int64_t n, int64_t t,
+                    number dt) {
     number in = number_mul(dt, number_read(s->u, b, d, t, 0));
     return s->variable_B ? number_mul(coefficient(s, s->B, b, d, n, t), in) : in;
 }
@@ -97,8 +106,8 @@ static number output_term(const scan *s, number weight, number state) {
 
 /* ---- forward ------------------------------------------------------------------- */
 
-static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p, int64_t b,
-                        int64_t d, number *product, number *state) {
+static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p,
+                        int64_t b, int64_t d, number *product, number *state) {
     uint32_t flags = p->call.flags;
     for (int64_t n = 0; n < s->states; n++) {
         product[n] = number_of(1, 0);
@@ -107,11 +116,12 @@ static void forward_row(const scan *s, const mbr_selective_scan_fwd_params *p, i
     for (int64_t t = 0; t < s->length; t++) {
         number dt = step(s, b, d, t), y = number_of(0, 0);
         if (number_present(s->D))
-            y = number_mul(number_read(s->D, d, 0, 0, 0), number_read(s->u, b, d, t, 0));
+            y = number_mul(number_read(s->D, d, 0, 0, 0),
+                           number_read(s->u, b, d, t, 0));
         for (int64_t n = 0; n < s->states; n++) {
             number a = decay(s, d, n, dt), in = input(s, b, d, n, t, dt);
             product[n] = number_mul(a, product[n]);
-            state[n] = t == 0 ? in : number_add(number_mul(a, state[n]), in);
+            state[n] = number_add(number_mul(a, state[n]), in);
             y = number_add(y, output_term(s, output_weight(s, b, d, n, t), state[n]));
         }
         number_write(&p->out, flags, b, d, t, 0, y);
@@ -167,14 +177,18 @@ static number *sum_of(const scan *s, number *sum, const mbr_tensor *B_or_C, int6
     return &sum[(row * s->states + n) * s->length + t];
 }
 
+static number state_before(const scan *s, const sums *m, int64_t n, int64_t t) {
+    return t == 0 ? number_of(0, 0) : m->state[(t - 1) * s->states + n];
+}
+
 static void recompute_states(const scan *s, const sums *m, int64_t b, int64_t d) {
     for (int64_t t = 0; t < s->length; t++) {
         m->dt[t] = step(s, b, d, t);
         for (int64_t n = 0; n < s->states; n++) {
-            number *h = &m->state[t * s->states + n];
-            *h = input(s, b, d, n, t, m->dt[t]);
-            if (t > 0)
-                add_to(h, number_mul(decay(s, d, n, m->dt[t]), h[-s->states]));
+            number a = decay(s, d, n, m->dt[t]);
+            number in = input(s, b, d, n, t, m->dt[t]);
+            m->state[t * s->states + n] =
+                number_add(number_mul(a, state_before(s, m, n, t)), in);
         }
     }
 }
@@ -207,11 +221,9 @@ static void backward_row(const scan *s, const mbr_selective_scan_bwd_params *p,
         m->dstate[n] = number_of(0, 0);
     for (int64_t t = s->length - 1; t >= 0; t--) {
         number u = number_read(s->u, b, d, t, 0), dt = m->dt[t];
-        number dy = gradient_of_y(s, p, b, d, t), du = number_of(0, 0), ddt = du;
-        if (number_present(s->D)) {
-            du = number_mul(number_read(s->D, d, 0, 0, 0), dy);
-            add_to(&m->dD[d], number_mul(dy, u));
-        }
+        number dy = gradient_of_y(s, p, b, d, t);
+        number dproduct = number_of(0, 0); /* of dt u */
+        number ddt = number_of(0, 0);
         for (int64_t n = 0; n < s->states; n++) {
             number h = m->state[t * s->states + n];
             number B = coefficient(s, s->B, b, d, n, t);
@@ -235,16 +247,19 @@ static void backward_row(const scan *s, const mbr_selective_scan_bwd_params *p,
 
             /* h = a h_before + in */
             number din = s->variable_B ? number_mul(*dh, number_conj(B)) : *dh;
-            add_to(&du, number_real(number_mul(din, dt)));
-            add_to(&ddt, number_real(number_mul(din, u)));
-            if (t == 0)
-                continue;
+            add_to(&dproduct, number_real(din));
             number a = decay(s, d, n, dt), A = number_read(s->A, d, n, 0, 0);
-            number carry = number_mul(a, m->state[(t - 1) * s->states + n]);
+            number carry = number_mul(a, state_before(s, m, n, t));
             number dexponent = number_mul(*dh, number_conj(carry));
             add_to(&ddt, number_real(number_mul(dexponent, number_conj(A))));
             add_to(&m->dA[d * s->states + n], number_mul(dexponent, dt));
             *dh = number_mul(*dh, number_conj(a));
+        }
+        number du = number_mul(dproduct, dt);
+        add_to(&ddt, number_mul(dproduct, u));
+        if (number_present(s->D)) {
+            add_to(&du, number_mul(number_read(s->D, d, 0, 0, 0), dy));
+            add_to(&m->dD[d], number_mul(dy, u));
         }
         number_write(&p->du, p->call.flags, b, d, t, 0, du);
 

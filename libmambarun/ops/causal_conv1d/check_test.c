@@ -435,7 +435,7 @@ static void update_index_too_large(void *params) {
 static void update_seqlen_below_zero(void *params) {
     update_params *p = params;
     make_update(p, FP32, FP32, E);
-    set_ints(&p->cache_seqlens, -1, 0);
+    set_ints(&p->cache_seqlens, 0, -1);
 }
 
 static void update_short_state(void *params) {
@@ -546,7 +546,7 @@ static const refusal update_refusals[] = {
     {update_index_too_large,
      {{0}},
      "conv_state_indices[1] is 6, must be below conv_state.shape[0], which is 6"},
-    {update_seqlen_below_zero, {{0}}, "cache_seqlens[0] is -1, must not be negative"},
+    {update_seqlen_below_zero, {{0}}, "cache_seqlens[1] is -1, must not be negative"},
 };
 
 #define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])

@@ -25,11 +25,12 @@ enum {
     MAX_CHANNELS = 64,
     MAX_STEPS = 512, /* with TIME_LANES */
     MAX_ROWS = 128,  /* with CHANNEL_LANES: backward adds up so many numbers in a row */
-    TILE = 4096,     /* elements: two or three tiles stay in the first cache */
+    TILE = 2048,     /* elements: three tiles take half of the first cache */
     TILE_FLOATS = TILE + MAX_CHANNELS * VW,
     MAX_IDS = MAX_STEPS + VW + MAX_WIDTH,
     SEGMENT = 2 * MAX_STEPS, /* times of one task */
-    GRAIN = 1 << 14          /* elements worth waking a thread for */
+    LINES_AHEAD = 16,
+    GRAIN = 1 << 14 /* elements worth waking a thread for */
 };
 
 typedef enum lanes { TIME_LANES, CHANNEL_LANES } lanes;
@@ -118,75 +119,105 @@ V_INLINE v_plane turned(v_plane p) {
 
 /* ---- filling and emptying -------------------------------------------------------- */
 
-V_INLINE void load_rows(float *tile, int64_t unit, v_plane p, int64_t channels,
-                        int64_t steps, int type) {
-    for (int64_t c = 0; c < channels; c++, tile += unit, p.data += p.lane)
-        for (int64_t t = 0; t < steps; t += VW) {
-            const char *from = p.data + t * v_bytes(type);
-            int64_t n = steps - t;
-            v_store(tile + t, V_F32,
-                    n < VW ? v_load_some(from, type, (int)n) : v_load(from, type));
+/* Moves between memory and a tile where the lanes lie side by side: lines of so many
+ * elements, pitch bytes apart in memory. In the tile the vectors of a line are across
+ * floats apart, the lines down. Line by line, and asking for later lines ahead: memory
+ * is what takes the time, and lines a page apart are not foreseen by the processor. */
+typedef struct lines {
+    int64_t count, length, pitch, down, across;
+} lines;
+
+V_INLINE void load_lines_as(float *tile, const char *from, lines m, int type) {
+    const uintptr_t ahead = LINES_AHEAD * (uintptr_t)m.pitch; /* perhaps outside */
+    for (int64_t r = 0; r < m.count; r++, tile += m.down, from += m.pitch) {
+        float *to = tile;
+        for (int64_t i = 0; i < m.length; i += VW, to += m.across) {
+            const char *at = from + i * v_bytes(type);
+            const int64_t left = m.length - i;
+            __builtin_prefetch((const void *)((uintptr_t)at + ahead));
+            v_store(to, V_F32,
+                    left < VW ? v_load_some(at, type, (int)left) : v_load(at, type));
         }
+    }
+}
+
+V_INLINE void store_lines_as(const float *tile, char *to, lines m, int type) {
+    for (int64_t r = 0; r < m.count; r++, tile += m.down, to += m.pitch) {
+        const float *from = tile;
+        for (int64_t i = 0; i < m.length; i += VW, from += m.across) {
+            char *at = to + i * v_bytes(type);
+            const int64_t left = m.length - i;
+            if (left < VW)
+                v_store_some(at, type, v_load(from, V_F32), (int)left);
+            else
+                v_store(at, type, v_load(from, V_F32));
+        }
+    }
+}
+
+V_INLINE lines lines_of(const cut *k, v_plane p, int64_t channels, int64_t steps) {
+    if (k->lanes == TIME_LANES)
+        return (lines){channels, steps, p.lane, k->unit, VW};
+    return (lines){steps, channels, p.step, VW, k->unit};
+}
+
+V_INLINE int lanes_adjoin(const cut *k, v_plane p) {
+    return (k->lanes == TIME_LANES ? p.step : p.lane) == v_bytes(p.type);
 }
 
 /* Columns at .. at + steps of a tile <- the first channels and steps of p. Up to the
  * end of the last vector what lies behind becomes 0. */
 V_CALL void load_tile(const cut *k, float *tile, int64_t at, v_plane p,
                       int64_t channels, int64_t steps) {
-    if (k->lanes == CHANNEL_LANES) {
+    tile += at * tap_of(k->lanes);
+    if (lanes_adjoin(k, p)) {
+        const lines m = lines_of(k, p, channels, steps);
+        if (p.type == V_F32)
+            load_lines_as(tile, p.data, m, V_F32);
+        else if (p.type == V_F16)
+            load_lines_as(tile, p.data, m, V_F16);
+        else
+            load_lines_as(tile, p.data, m, V_BF16);
+    } else if (k->lanes == CHANNEL_LANES) {
         for (int64_t c = 0; c < channels; c += VW, tile += k->unit)
-            v_tile_load((vf *)(tile + at * VW), v_move(p, c, 0),
-                        (int)smaller(channels - c, VW), steps);
-    } else if (p.step != v_bytes(p.type)) {
+            v_tile_load((vf *)tile, v_move(p, c, 0), (int)smaller(channels - c, VW),
+                        steps);
+    } else {
         for (int64_t t = 0; t < steps; t += VW) {
             vf column[MAX_CHANNELS];
             v_tile_load(column, turned(v_move(p, 0, t)), (int)smaller(steps - t, VW),
                         channels);
             for (int64_t c = 0; c < channels; c++)
-                v_store(tile + c * k->unit + at + t, V_F32, column[c]);
+                v_store(tile + c * k->unit + t, V_F32, column[c]);
         }
-    } else if (p.type == V_F32)
-        load_rows(tile + at, k->unit, p, channels, steps, V_F32);
-    else if (p.type == V_F16)
-        load_rows(tile + at, k->unit, p, channels, steps, V_F16);
-    else
-        load_rows(tile + at, k->unit, p, channels, steps, V_BF16);
-}
-
-V_INLINE void store_rows(const float *tile, int64_t unit, v_plane p, int64_t channels,
-                         int64_t steps, int type) {
-    for (int64_t c = 0; c < channels; c++, tile += unit, p.data += p.lane)
-        for (int64_t t = 0; t < steps; t += VW) {
-            char *to = p.data + t * v_bytes(type);
-            int64_t n = steps - t;
-            if (n < VW)
-                v_store_some(to, type, v_load(tile + t, V_F32), (int)n);
-            else
-                v_store(to, type, v_load(tile + t, V_F32));
-        }
+    }
 }
 
 /* The way back, rounded to p's dtype; touches nothing beyond. */
 V_CALL void store_tile(const cut *k, const float *tile, int64_t at, v_plane p,
                        int64_t channels, int64_t steps) {
-    if (k->lanes == CHANNEL_LANES) {
+    tile += at * tap_of(k->lanes);
+    if (lanes_adjoin(k, p)) {
+        const lines m = lines_of(k, p, channels, steps);
+        if (p.type == V_F32)
+            store_lines_as(tile, p.data, m, V_F32);
+        else if (p.type == V_F16)
+            store_lines_as(tile, p.data, m, V_F16);
+        else
+            store_lines_as(tile, p.data, m, V_BF16);
+    } else if (k->lanes == CHANNEL_LANES) {
         for (int64_t c = 0; c < channels; c += VW, tile += k->unit)
-            v_tile_store((const vf *)(tile + at * VW), v_move(p, c, 0),
+            v_tile_store((const vf *)tile, v_move(p, c, 0),
                          (int)smaller(channels - c, VW), steps);
-    } else if (p.step != v_bytes(p.type)) {
+    } else {
         for (int64_t t = 0; t < steps; t += VW) {
             vf column[MAX_CHANNELS];
             for (int64_t c = 0; c < channels; c++)
-                column[c] = v_load(tile + c * k->unit + at + t, V_F32);
+                column[c] = v_load(tile + c * k->unit + t, V_F32);
             v_tile_store(column, turned(v_move(p, 0, t)), (int)smaller(steps - t, VW),
                          channels);
         }
-    } else if (p.type == V_F32)
-        store_rows(tile + at, k->unit, p, channels, steps, V_F32);
-    else if (p.type == V_F16)
-        store_rows(tile + at, k->unit, p, channels, steps, V_F16);
-    else
-        store_rows(tile + at, k->unit, p, channels, steps, V_BF16);
+    }
 }
 
 /* No inputs before the tile: zeros. */

@@ -85,6 +85,22 @@ static void fwd_constant_B(void *params) {
     p->C = DENSE(FP32, B, 1, N, L);
 }
 
+static void set_dstate(fwd_params *p, int64_t dstate) {
+    make_fwd(p, FP32, FP32, L);
+    p->A = DENSE(FP32, D, dstate);
+    p->B = DENSE(FP32, B, G, dstate, L);
+    p->C = DENSE(FP32, B, G, dstate, L);
+    p->x = DENSE(FP32, B, D, 1, 2 * dstate);
+}
+
+static void fwd_least_dstate(void *p) {
+    set_dstate(p, 1);
+}
+
+static void fwd_most_dstate(void *p) {
+    set_dstate(p, 256);
+}
+
 /* Channels last, expanded, reversed; out is every other element of something. */
 static void fwd_strided(void *params) {
     fwd_params *p = params;
@@ -103,8 +119,9 @@ static void fwd_strided(void *params) {
 }
 
 static void (*const fwd_cases[])(void *) = {
-    fwd_full,      fwd_complex,  fwd_long,       fwd_of_nothing, fwd_least,
-    fwd_float_out, fwd_constant, fwd_constant_B, fwd_strided};
+    fwd_full,    fwd_complex,      fwd_long,       fwd_of_nothing,
+    fwd_least,   fwd_float_out,    fwd_constant,   fwd_constant_B,
+    fwd_strided, fwd_least_dstate, fwd_most_dstate};
 enum { FWD_CASES = sizeof fwd_cases / sizeof fwd_cases[0] };
 
 static void make_bwd(bwd_params *p, dtype input, dtype weight, int64_t seqlen) {
@@ -448,6 +465,9 @@ static const refusal forward_refusals[] = {
      "out_z is written and must not overlap itself: out_z.stride[1] is 8, the smaller "
      "strides reach 15"},
     {fwd_full,
+     {F(x.stride[0], 48)},
+     EXPECTED("x.is_contiguous()") "x.stride[0] is 48, must be 24"},
+    {fwd_full,
      {F(x.stride[0], 48), F(x.stride[1], 12)},
      EXPECTED("x.is_contiguous()") "x.stride[1] is 12, must be 6"},
 };
@@ -636,6 +656,7 @@ static void fwd_no_dim(void *params) {
     fwd_params *p = params;
     make_fwd(p, FP32, FP32, L);
     p->u.shape[1] = p->A.shape[0] = p->D.shape[0] = p->z.shape[1] = 0;
+    p->delta.shape[1] = p->delta_bias.shape[0] = 0;
     p->out.shape[1] = p->x.shape[1] = p->out_z.shape[1] = 0;
 }
 

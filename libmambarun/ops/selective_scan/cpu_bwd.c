@@ -15,8 +15,9 @@
 #include "cpu_scan.h"
 
 enum {
-    SUB = 8,          /* steps whose states are recomputed at a time, in registers */
-    PANEL_BLOCKS = 4, /* channel blocks whose dB, dC are added up before their lanes are */
+    SUB = 8, /* steps whose states are recomputed at a time, in registers */
+    PANEL_BLOCKS =
+        4, /* channel blocks whose dB, dC are added up before their lanes are */
     ENOUGH_TASKS = 64 /* no more slices than make so many tasks */
 };
 
@@ -26,12 +27,13 @@ typedef struct backward backward;
 typedef struct column {
     block at;
     vf D, bias, dD, dbias;
-    vf *dt, *u;             /* [step of the chunk] */
-    vf *before;             /* [sub][value]: the state before each SUB steps */
-    vf *dout, *sum, *slope; /* [step of the tile]; dout gated; du = dt sum, see reverse */
-    vf *A, *rate, *K, *h;   /* [value] */
-    vf *g;                  /* [value]: conj(a) dh of the step after */
-    vf *dA, *dB, *dC;       /* [value]; dB, dC of constant B, C */
+    vf *dt, *u; /* [step of the chunk] */
+    vf *before; /* [sub][value]: the state before each SUB steps */
+    vf *dout, *sum,
+        *slope;           /* [step of the tile]; dout gated; du = dt sum, see reverse */
+    vf *A, *rate, *K, *h; /* [value] */
+    vf *g;                /* [value]: conj(a) dh of the step after */
+    vf *dA, *dB, *dC;     /* [value]; dB, dC of constant B, C */
 } column;
 
 typedef struct panel {
@@ -41,7 +43,8 @@ typedef struct panel {
     int adds; /* whether the partial dB, dC hold an earlier panel's */
     float *dB, *dC;
     column at[PANEL_BLOCKS];
-    vf sums_B[SUB * VW * 2], sums_C[SUB * VW * 2]; /* [(state, part)][step], all lanes */
+    vf sums_B[SUB * VW * 2],
+        sums_C[SUB * VW * 2]; /* [(state, part)][step], all lanes */
     float B[COEFFICIENTS], C[COEFFICIENTS];
 } panel;
 
@@ -64,10 +67,10 @@ struct backward {
     const mbr_selective_scan_bwd_params *p;
     advance_fn *advance;
     reverse_fn *reverse;
-    int panel;              /* blocks in a panel */
-    int64_t slices, slice;  /* per group; panels in each */
-    int64_t padded;         /* length in whole vectors */
-    int64_t span;           /* steps of a chunk that occur, in whole SUBs */
+    int panel;             /* blocks in a panel */
+    int64_t slices, slice; /* per group; panels in each */
+    int64_t padded;        /* length in whole vectors */
+    int64_t span;          /* steps of a chunk that occur, in whole SUBs */
     int64_t tasks;
     float *dB, *dC; /* [slice][b][group][value][padded]: partial sums; if variable */
     vf *sums;       /* [b][block of all][SUMS]: see sums_at */
@@ -79,112 +82,129 @@ struct backward {
 /* ---- kernels -------------------------------------------------------------------- */
 
 /* dh_t = dout_t K_t + a_{t+1} dh_{t+1}; carry_t = a_t h_{t-1} = h_t - dt_t u_t B_t. */
-V_INLINE void reverse_real(const reverse *r, int count, const int steps, int variable_B,
-                           int variable_C) {
+/* The steps of one SUB, all of its registers known to the compiler; steps is SUB, a
+ * constant, but for the last few of a sequence. */
+#define EACH_STEP(t) V_UNROLL for (int t = 0; t < SUB; t++) if (t < steps)
+#define EACH_STEP_BACK(t) V_UNROLL for (int t = SUB - 1; t >= 0; t--) if (t < steps)
+
+V_INLINE void reverse_real(const reverse *args, int count, const int steps,
+                           int variable_B, int variable_C) {
+    const reverse r = *args; /* a copy cannot be changed by what is stored below */
+    vf du[SUB] = {{0}}, sum[SUB] = {{0}}, slope[SUB] = {{0}};
+    EACH_STEP(t) {
+        du[t] = r.dt[t] * r.u[t];
+        sum[t] = r.sum[t];
+        slope[t] = r.slope[t];
+    }
     for (int i = 0; i < count; i++) {
-        const vf rate = r->rate[i], A = r->A[i];
-        const vf K = variable_B && variable_C ? rate : r->K[i];
-        vf a[SUB], carry[SUB], h = r->h[i], g = r->g[i], dA = r->dA[i];
+        const vf rate = r.rate[i], A = r.A[i];
+        const vf K = variable_B && variable_C ? rate : r.K[i];
+        vf a[SUB] = {{0}}, carry[SUB] = {{0}}, h = r.h[i], g = r.g[i], dA = r.dA[i];
         vf sum_B = {0}, sum_C = {0};
-        V_UNROLL for (int t = 0; t < steps; t++) {
-            a[t] = v_exp2(r->dt[t] * rate);
+        EACH_STEP(t) {
+            a[t] = v_exp2(r.dt[t] * rate);
             carry[t] = a[t] * h;
-            h = carry[t] + r->dt[t] * r->u[t] * (variable_B ? r->B[t * r->pitch + i] : 1);
+            h = carry[t] + du[t] * (variable_B ? r.B[t * r.pitch + i] : 1);
         }
-        V_UNROLL for (int t = steps - 1; t >= 0; t--) {
-            const float B = variable_B ? r->B[t * r->pitch + i] : 1;
-            const float C = variable_C ? r->C[t * r->pitch + i] : 1;
-            const vf du = r->dt[t] * r->u[t], dout = r->dout[t];
-            vf dh = dout * C;
+        EACH_STEP_BACK(t) {
+            const float B = variable_B ? r.B[t * r.pitch + i] : 1;
+            const float C = variable_C ? r.C[t * r.pitch + i] : 1;
+            vf dh = r.dout[t] * C;
             dh = variable_B && variable_C ? dh + g : dh * K + g;
-            const vf dK = dout * (carry[t] + du * B);
+            const vf dK = r.dout[t] * (carry[t] + du[t] * B);
             if (variable_C && variable_B)
-                r->sums_C[i * SUB + t] += dK;
+                r.sums_C[i * SUB + t] += dK;
             else if (variable_C)
-                r->sums_C[i * SUB + t] += dK * K;
+                r.sums_C[i * SUB + t] += dK * K;
             else
                 sum_C += dK;
             if (variable_B)
-                r->sums_B[i * SUB + t] += dh * du;
+                r.sums_B[i * SUB + t] += dh * du[t];
             else if (variable_C)
                 sum_B += dK * C;
             const vf q = dh * carry[t];
-            r->sum[t] += dh * B;
-            r->slope[t] += q * A;
-            dA += q * r->dt[t];
+            sum[t] += dh * B;
+            slope[t] += q * A;
+            dA += q * r.dt[t];
             g = a[t] * dh;
         }
-        r->g[i] = g;
-        r->dA[i] = dA;
+        r.g[i] = g;
+        r.dA[i] = dA;
         if (!variable_B)
-            r->dB[i] += sum_B;
+            r.dB[i] += sum_B;
         if (!variable_C)
-            r->dC[i] += sum_C;
+            r.dC[i] += sum_C;
+    }
+    EACH_STEP(t) {
+        r.sum[t] = sum[t];
+        r.slope[t] = slope[t];
     }
 }
 
 /* Gradients of complex numbers are PyTorch's: d/d re + i d/d im. y = 2 Re(sum h K), so
  * dh_t = 2 dout_t conj(K_t) + conj(a_{t+1}) dh_{t+1} and dK_t = 2 dout_t conj(h_t). */
-V_INLINE void reverse_complex(const reverse *r, int count, int steps, int variable_B,
+V_INLINE void reverse_complex(const reverse *args, int count, int steps, int variable_B,
                               int variable_C) {
+    const reverse r = *args;
     for (int i = 0; i < count; i++) {
         const int re = 2 * i, im = 2 * i + 1;
         vf a_re[SUB], a_im[SUB], c_re[SUB], c_im[SUB]; /* c: carry */
-        vf h_re = r->h[re], h_im = r->h[im], g_re = r->g[re], g_im = r->g[im];
+        vf h_re = r.h[re], h_im = r.h[im], g_re = r.g[re], g_im = r.g[im];
         for (int t = 0; t < steps; t++) {
-            const float *B = r->B + t * r->pitch + i;
-            const vf du = r->dt[t] * r->u[t];
-            decay_complex(r->dt[t], r->rate + re, &a_re[t], &a_im[t]);
+            const float *B = r.B + t * r.pitch + i;
+            const vf du = r.dt[t] * r.u[t];
+            decay_complex(r.dt[t], r.rate + re, &a_re[t], &a_im[t]);
             c_re[t] = a_re[t] * h_re - a_im[t] * h_im;
             c_im[t] = a_re[t] * h_im + a_im[t] * h_re;
             h_re = c_re[t] + du * (variable_B ? B[0] : 1);
             h_im = c_im[t] + du * (variable_B ? B[VW] : 0);
         }
         for (int t = steps - 1; t >= 0; t--) {
-            const float *B = r->B + t * r->pitch + i, *C = r->C + t * r->pitch + i;
+            const float *B = r.B + t * r.pitch + i, *C = r.C + t * r.pitch + i;
             const float B_re = variable_B ? B[0] : 1, B_im = variable_B ? B[VW] : 0;
             const float C_re = variable_C ? C[0] : 1, C_im = variable_C ? C[VW] : 0;
-            const vf du = r->dt[t] * r->u[t], dy = r->dout[t] + r->dout[t];
+            const vf du = r.dt[t] * r.u[t], dy = r.dout[t] + r.dout[t];
             vf K_re = v_set(C_re), K_im = v_set(C_im);
             if (!variable_B || !variable_C) {
-                K_re = r->K[re] * C_re - r->K[im] * C_im;
-                K_im = r->K[re] * C_im + r->K[im] * C_re;
+                K_re = r.K[re] * C_re - r.K[im] * C_im;
+                K_im = r.K[re] * C_im + r.K[im] * C_re;
             }
             const vf dh_re = g_re + dy * K_re, dh_im = g_im - dy * K_im;
             const vf dK_re = dy * (c_re[t] + du * B_re);
             const vf dK_im = -(dy * (c_im[t] + du * B_im));
             if (variable_C && variable_B) {
-                r->sums_C[re * SUB + t] += dK_re;
-                r->sums_C[im * SUB + t] += dK_im;
+                r.sums_C[re * SUB + t] += dK_re;
+                r.sums_C[im * SUB + t] += dK_im;
             } else if (variable_C) {
-                r->sums_C[re * SUB + t] += dK_re * r->K[re] + dK_im * r->K[im];
-                r->sums_C[im * SUB + t] += dK_im * r->K[re] - dK_re * r->K[im];
+                r.sums_C[re * SUB + t] += dK_re * r.K[re] + dK_im * r.K[im];
+                r.sums_C[im * SUB + t] += dK_im * r.K[re] - dK_re * r.K[im];
             } else {
-                r->dC[re] += dK_re;
-                r->dC[im] += dK_im;
+                r.dC[re] += dK_re;
+                r.dC[im] += dK_im;
             }
             if (variable_B) {
-                r->sums_B[re * SUB + t] += dh_re * du;
-                r->sums_B[im * SUB + t] += dh_im * du;
+                r.sums_B[re * SUB + t] += dh_re * du;
+                r.sums_B[im * SUB + t] += dh_im * du;
             } else if (variable_C) {
-                r->dB[re] += dK_re * C_re + dK_im * C_im;
-                r->dB[im] += dK_im * C_re - dK_re * C_im;
+                r.dB[re] += dK_re * C_re + dK_im * C_im;
+                r.dB[im] += dK_im * C_re - dK_re * C_im;
             }
             const vf q_re = dh_re * c_re[t] + dh_im * c_im[t];
             const vf q_im = dh_im * c_re[t] - dh_re * c_im[t];
-            r->sum[t] += dh_re * B_re + dh_im * B_im;
-            r->slope[t] += q_re * r->A[re] + q_im * r->A[im];
-            r->dA[re] += q_re * r->dt[t];
-            r->dA[im] += q_im * r->dt[t];
+            r.sum[t] += dh_re * B_re + dh_im * B_im;
+            r.slope[t] += q_re * r.A[re] + q_im * r.A[im];
+            r.dA[re] += q_re * r.dt[t];
+            r.dA[im] += q_im * r.dt[t];
             g_re = a_re[t] * dh_re + a_im[t] * dh_im;
             g_im = a_re[t] * dh_im - a_im[t] * dh_re;
         }
-        r->g[re] = g_re;
-        r->g[im] = g_im;
+        r.g[re] = g_re;
+        r.g[im] = g_im;
     }
 }
 
-V_INLINE void reverse_steps(const reverse *r, int count, int variable_B, int variable_C) {
+V_INLINE void reverse_steps(const reverse *r, int count, int variable_B,
+                            int variable_C) {
     if (r->steps == SUB)
         reverse_real(r, count, SUB, variable_B, variable_C);
     else
@@ -273,7 +293,8 @@ static void lay_column(const backward *f, char *base, size_t *used, column *c) {
     vf **const tiles[] = {&c->dout, &c->sum, &c->slope};
     for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++)
         *tiles[i] = take_vectors(base, used, TILE);
-    vf **const states[] = {&c->A, &c->rate, &c->K, &c->h, &c->g, &c->dA, &c->dB, &c->dC};
+    vf **const states[] = {&c->A, &c->rate, &c->K,  &c->h,
+                           &c->g, &c->dA,   &c->dB, &c->dC};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         *states[i] = take_vectors(base, used, values);
 }
@@ -298,8 +319,8 @@ static vf *sums_at(const backward *f, int64_t b, int64_t block_of_all) {
 }
 
 /* A row of grouped delta may touch several blocks and a block several rows. Their
- * meetings, in order of channels, are numbered by the sum of both numbers: it grows from
- * each to the next. */
+ * meetings, in order of channels, are numbered by the sum of both numbers: it grows
+ * from each to the next. */
 static int64_t meetings(const scan *s) {
     return s->groups * s->blocks + s->delta->shape[1];
 }
@@ -327,8 +348,8 @@ static size_t lay_shared(backward *f, char *base) {
         f->dB = take(base, &used, partial_floats(f) * 4);
     if (s->variable_C)
         f->dC = take(base, &used, partial_floats(f) * 4);
-    f->sums = take_vectors(base, &used,
-                           s->batch * s->groups * s->blocks * sums_per_block(s));
+    f->sums =
+        take_vectors(base, &used, s->batch * s->groups * s->blocks * sums_per_block(s));
     if (s->repeat > 1)
         f->rows = take(base, &used, s->batch * meetings(s) * f->padded * 4);
     f->scratch = take(base, &used, 0);
@@ -425,10 +446,15 @@ static void sweep_tile(panel *w, column *c, int64_t start, int64_t time, int ste
         if (time + t + SUB >= end)
             break; /* nobody asks for the state after the chunk */
         advance_all(s, f->advance,
-                    &(advance){.dt = c->dt + at + t, .du = du + t,
-                               .B = w->B + t * s->parts * VW, .C = w->C,
-                               .A = c->rate, .K = c->K, .h = c->h,
-                               .pitch = s->parts * VW, .steps = SUB});
+                    &(advance){.dt = c->dt + at + t,
+                               .du = du + t,
+                               .B = w->B + t * s->parts * VW,
+                               .C = w->C,
+                               .A = c->rate,
+                               .K = c->K,
+                               .h = c->h,
+                               .pitch = s->parts * VW,
+                               .steps = SUB});
     }
 }
 
@@ -476,14 +502,25 @@ static void reverse_block(panel *w, column *c, int n, int count, int64_t at, int
     const scan *s = &f->s;
     const int first = n * s->parts;
     const int64_t offset = coefficient_offset(s, n) + t * s->parts * VW;
-    f->reverse(&(reverse){.dt = c->dt + at + t, .u = c->u + at + t, .dout = c->dout + t,
-                          .B = w->B + offset, .C = w->C + offset, .A = c->A + first,
-                          .rate = c->rate + first, .K = c->K + first,
+    f->reverse(&(reverse){.dt = c->dt + at + t,
+                          .u = c->u + at + t,
+                          .dout = c->dout + t,
+                          .B = w->B + offset,
+                          .C = w->C + offset,
+                          .A = c->A + first,
+                          .rate = c->rate + first,
+                          .K = c->K + first,
                           .h = c->before + (at + t) / SUB * s->values + first,
-                          .g = c->g + first, .dA = c->dA + first, .dB = c->dB + first,
-                          .dC = c->dC + first, .sum = c->sum + t,
-                          .slope = c->slope + t, .sums_B = w->sums_B,
-                          .sums_C = w->sums_C, .pitch = s->parts * VW, .steps = steps},
+                          .g = c->g + first,
+                          .dA = c->dA + first,
+                          .dB = c->dB + first,
+                          .dC = c->dC + first,
+                          .sum = c->sum + t,
+                          .slope = c->slope + t,
+                          .sums_B = w->sums_B,
+                          .sums_C = w->sums_C,
+                          .pitch = s->parts * VW,
+                          .steps = steps},
                count);
     if (c->at.lanes == VW)
         return;
@@ -554,8 +591,8 @@ static void finish_tile(panel *w, column *c, int64_t at, int64_t time, int steps
     }
     v_tile_store(du, rows_at(&w->f->p->du, w->b, c->at.d, time), c->at.lanes, steps);
     if (s->repeat == 1)
-        v_tile_store(ddelta, rows_at(&w->f->p->ddelta, w->b, c->at.d, time), c->at.lanes,
-                     steps);
+        v_tile_store(ddelta, rows_at(&w->f->p->ddelta, w->b, c->at.d, time),
+                     c->at.lanes, steps);
     else
         store_rows(w, c, ddelta, time, steps);
 }

@@ -9,9 +9,9 @@
 #include "cpu_scan.h"
 
 enum {
-    VECTORS = 512,     /* of A (and of h, ...) that a task keeps: values of all blocks */
-    SLICE_BLOCKS = 8,  /* blocks per task at most: enough to make B and C cheap */
-    PAIR_STATES = 16   /* states per write to x */
+    VECTORS = 512,    /* of A (and of h, ...) that a task keeps: values of all blocks */
+    SLICE_BLOCKS = 8, /* blocks per task at most: enough to make B and C cheap */
+    PAIR_STATES = 16  /* states per write to x */
 };
 
 typedef struct forward {
@@ -141,9 +141,16 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     w->sum[i] += sum;
     const int first = i * s->values;
     advance_all(s, f->kernel,
-                &(advance){.dt = dt, .du = du, .y = y, .B = w->B, .C = w->C,
-                           .A = w->A + first, .K = w->K + first, .h = w->h + first,
-                           .pitch = s->parts * VW, .steps = steps});
+                &(advance){.dt = dt,
+                           .du = du,
+                           .y = y,
+                           .B = w->B,
+                           .C = w->C,
+                           .A = w->A + first,
+                           .K = w->K + first,
+                           .h = w->h + first,
+                           .pitch = s->parts * VW,
+                           .steps = steps});
     if (f->p->z.data) /* out_z may be z's own memory: read before writing */
         v_tile_load(du, rows_at(&f->p->z, w->b, k.d, time), k.lanes, steps);
     v_tile_store(y, rows_at(&f->p->out, w->b, k.d, time), k.lanes, steps);
@@ -152,22 +159,6 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     for (int t = 0; t < steps; t++)
         y[t] *= v_silu(du[t]);
     v_tile_store(y, rows_at(&f->p->out_z, w->b, k.d, time), k.lanes, steps);
-}
-
-static void prefetch_block(const slice *w, int i, int64_t time) {
-    const forward *f = w->f;
-    const block k = w->at[i];
-    const int64_t steps = least(f->s.tile, f->s.length - time);
-    if (steps <= 0)
-        return;
-    v_tile_prefetch(rows_at(f->s.u, w->b, k.d, time), k.lanes, steps);
-    if (f->s.repeat == 1)
-        v_tile_prefetch(rows_at(f->s.delta, w->b, k.d, time), k.lanes, steps);
-    v_tile_prefetch(rows_at(&f->p->out, w->b, k.d, time), k.lanes, steps);
-    if (!f->p->z.data)
-        return;
-    v_tile_prefetch(rows_at(&f->p->z, w->b, k.d, time), k.lanes, steps);
-    v_tile_prefetch(rows_at(&f->p->out_z, w->b, k.d, time), k.lanes, steps);
 }
 
 static void run_slice(slice *w) {
@@ -182,8 +173,6 @@ static void run_slice(slice *w) {
         if (s->variable_C)
             load_coefficients(s, s->C, w->b, w->g, time, steps, w->C);
         for (int i = 0; i < w->blocks; i++) {
-            const int last = i + 1 == w->blocks;
-            prefetch_block(w, last ? 0 : i + 1, last ? end : time);
             advance_block(w, i, time, steps);
             if (end % CHUNK == 0 || end == s->length)
                 write_states(w, i, time / CHUNK);

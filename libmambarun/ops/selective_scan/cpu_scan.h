@@ -16,21 +16,23 @@
 
 enum {
     CHUNK = 2048, /* positions per entry of x; fixed by the contract */
-    TILE = 64,    /* steps per tile at most; divides CHUNK */
+    TILE = 256,   /* steps per tile at most; divides CHUNK */
+    LEAST_TILE = TILE / 16,
     STATES = 256, /* dstate at most */
 };
 
 typedef struct scan {
     const mbr_tensor *u, *delta, *A, *B, *C, *D, *delta_bias;
     int64_t batch, dim, length, chunks;
-    int64_t groups, width;  /* groups of channels, channels in each */
-    int64_t blocks;         /* vectors of channels per group; the last may be partial */
-    int64_t repeat;         /* channels per row of delta */
-    int states, parts;      /* dstate; 2 for a complex A, else 1 */
-    int values;             /* states * parts */
+    int64_t groups, width; /* groups of channels, channels in each */
+    int64_t blocks;        /* vectors of channels per group; the last may be partial */
+    int64_t repeat;        /* channels per row of delta */
+    int states, parts;     /* dstate; 2 for a complex A, else 1 */
+    int values;            /* states * parts */
     int variable_B, variable_C;
     int softplus;
-    int tile; /* steps per tile: shorter for many states, so that B and C stay in L1 */
+    int tile; /* steps per tile: shorter for many states, so that B and C stay in L1,
+                 but long, so that the processor sees rows it can run ahead on */
 } scan;
 
 /* A block of channels: the first of them, and how many lanes it fills. */
@@ -40,9 +42,9 @@ typedef struct block {
 } block;
 
 static inline scan scan_of(const mbr_tensor *u, const mbr_tensor *delta,
-                           const mbr_tensor *A, const mbr_tensor *B, const mbr_tensor *C,
-                           const mbr_tensor *D, const mbr_tensor *delta_bias,
-                           uint32_t softplus) {
+                           const mbr_tensor *A, const mbr_tensor *B,
+                           const mbr_tensor *C, const mbr_tensor *D,
+                           const mbr_tensor *delta_bias, uint32_t softplus) {
     scan s = {.u = u, .delta = delta, .A = A, .B = B, .C = C, .D = D};
     s.delta_bias = delta_bias;
     s.batch = u->shape[0];
@@ -59,7 +61,9 @@ static inline scan scan_of(const mbr_tensor *u, const mbr_tensor *delta,
     s.parts = A->dtype_code == MBR_COMPLEX ? 2 : 1;
     s.values = s.states * s.parts;
     s.softplus = softplus != 0;
-    s.tile = s.values <= 32 ? TILE : s.values <= 64 ? TILE / 2 : TILE / 4;
+    s.tile = TILE;
+    while (s.tile > LEAST_TILE && s.tile * s.values > TILE * 8)
+        s.tile /= 2;
     return s;
 }
 
@@ -112,7 +116,8 @@ static inline void load_rates(const scan *s, block k, vf *out) {
         out[v] *= v_set(V_LOG2E);
 }
 
-/* The constant factor of what h contributes to y: B, C or, if both are, their product. */
+/* The constant factor of what h contributes to y: B, C or, if both are, their product.
+ */
 static inline void load_factors(const scan *s, block k, vf *out) {
     if (s->variable_B && s->variable_C)
         return;
@@ -162,7 +167,7 @@ static inline int64_t coefficient_floats(const scan *s) {
     return coefficient_offset(s, (s->states + VW - 1) / VW * VW);
 }
 
-enum { COEFFICIENTS = TILE / 4 * STATES * 2 }; /* the most that can be */
+enum { COEFFICIENTS = LEAST_TILE * STATES * 2 }; /* the most that can be */
 
 static inline void load_coefficients(const scan *s, const mbr_tensor *t, int64_t b,
                                      int64_t g, int64_t time, int steps, float *tile) {
@@ -193,8 +198,8 @@ static inline void load_delta_rows(const scan *s, int64_t b, block k, int64_t ti
     }
 }
 
-static inline void load_delta(const scan *s, int64_t b, block k, int64_t time, int steps,
-                              vf bias, vf *dt) {
+static inline void load_delta(const scan *s, int64_t b, block k, int64_t time,
+                              int steps, vf bias, vf *dt) {
     load_delta_rows(s, b, k, time, steps, dt);
     if (s->softplus)
         for (int t = 0; t < steps; t++)
@@ -219,16 +224,17 @@ typedef struct advance {
     int steps;
 } advance;
 
-V_INLINE void advance_real(const advance *a, int count, int variable_B, int variable_C,
-                           int want_y) {
+V_INLINE void advance_real(const advance *args, int count, int variable_B,
+                           int variable_C, int want_y) {
+    const advance a = *args; /* a copy cannot be changed by what is stored below */
     vf h[VW];
-    V_UNROLL for (int i = 0; i < count; i++) h[i] = a->h[i];
-    for (int t = 0; t < a->steps; t++) {
-        const vf dt = a->dt[t], du = a->du[t];
-        const float *B = a->B + t * a->pitch, *C = a->C + t * a->pitch;
-        vf y = want_y ? a->y[t] : (vf){0};
+    V_UNROLL for (int i = 0; i < count; i++) h[i] = a.h[i];
+    for (int t = 0; t < a.steps; t++) {
+        const vf dt = a.dt[t], du = a.du[t];
+        const float *B = a.B + t * a.pitch, *C = a.C + t * a.pitch;
+        vf y = want_y ? a.y[t] : (vf){0};
         V_UNROLL for (int i = 0; i < count; i++) {
-            const vf decay = v_exp2(dt * a->A[i]);
+            const vf decay = v_exp2(dt * a.A[i]);
             if (variable_B)
                 h[i] = decay * h[i] + du * B[i];
             else
@@ -236,16 +242,16 @@ V_INLINE void advance_real(const advance *a, int count, int variable_B, int vari
             if (!want_y)
                 continue;
             if (!variable_C)
-                y += h[i] * a->K[i];
+                y += h[i] * a.K[i];
             else if (variable_B)
                 y += h[i] * C[i];
             else
-                y += h[i] * a->K[i] * C[i];
+                y += h[i] * a.K[i] * C[i];
         }
         if (want_y)
-            a->y[t] = y;
+            a.y[t] = y;
     }
-    V_UNROLL for (int i = 0; i < count; i++) a->h[i] = h[i];
+    V_UNROLL for (int i = 0; i < count; i++) a.h[i] = h[i];
 }
 
 /* e^(dt A). */
@@ -257,28 +263,29 @@ V_INLINE void decay_complex(vf dt, const vf *A, vf *re, vf *im) {
 }
 
 /* y = 2 Re(sum h K) for a complex A; u, dt and y are real. */
-V_INLINE void advance_complex(const advance *a, int count, int variable_B, int variable_C,
-                              int want_y) {
+V_INLINE void advance_complex(const advance *args, int count, int variable_B,
+                              int variable_C, int want_y) {
+    const advance a = *args;
     for (int i = 0; i < count; i++) {
-        vf re = a->h[2 * i], im = a->h[2 * i + 1];
-        for (int t = 0; t < a->steps; t++) {
-            const float *B = a->B + t * a->pitch + i, *C = a->C + t * a->pitch + i;
+        vf re = a.h[2 * i], im = a.h[2 * i + 1];
+        for (int t = 0; t < a.steps; t++) {
+            const float *B = a.B + t * a.pitch + i, *C = a.C + t * a.pitch + i;
             vf a_re, a_im, k_re, k_im;
-            decay_complex(a->dt[t], a->A + 2 * i, &a_re, &a_im);
+            decay_complex(a.dt[t], a.A + 2 * i, &a_re, &a_im);
             const vf old = re;
             re = a_re * re - a_im * im;
             im = a_re * im + a_im * old;
             if (variable_B) {
-                re += a->du[t] * B[0];
-                im += a->du[t] * B[VW];
+                re += a.du[t] * B[0];
+                im += a.du[t] * B[VW];
             } else {
-                re += a->du[t];
+                re += a.du[t];
             }
             if (!want_y)
                 continue;
             if (!variable_C || !variable_B) {
-                k_re = a->K[2 * i];
-                k_im = a->K[2 * i + 1];
+                k_re = a.K[2 * i];
+                k_im = a.K[2 * i + 1];
             }
             if (variable_C && variable_B) {
                 k_re = v_set(C[0]);
@@ -289,10 +296,10 @@ V_INLINE void advance_complex(const advance *a, int count, int variable_B, int v
                 k_re = r;
             }
             vf y = re * k_re - im * k_im;
-            a->y[t] += y + y;
+            a.y[t] += y + y;
         }
-        a->h[2 * i] = re;
-        a->h[2 * i + 1] = im;
+        a.h[2 * i] = re;
+        a.h[2 * i + 1] = im;
     }
 }
 

@@ -35,10 +35,10 @@ typedef struct mbr_selective_scan_fwd_params {
     mbr_tensor z;          /* (B, D, L) or absent */
     mbr_tensor delta_bias; /* (Dd,) or absent */
     /* out: written whole, never read */
-    mbr_tensor out;   /* (B, D, L), without the gate */
-    mbr_tensor x;     /* (B, D, NC, 2N): per chunk of 2048 the pairs (product of
-                         exp(delta A) from the start, state after the chunk) */
-    mbr_tensor out_z; /* (B, D, L), gated; present iff z is */
+    mbr_tensor out;          /* (B, D, L), without the gate */
+    mbr_tensor x;            /* (B, D, NC, 2N): per chunk of 2048 the pairs (product of
+                                exp(delta A) from the start, state after the chunk) */
+    mbr_tensor out_z;        /* (B, D, L), gated; present iff z is */
     uint32_t delta_softplus; /* nonzero: delta = softplus(delta + delta_bias) */
     uint32_t reserved;       /* 0 */
 } mbr_selective_scan_fwd_params;

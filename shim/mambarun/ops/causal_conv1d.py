@@ -13,7 +13,7 @@ from .._signature import Overloads, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any
 
     from torch import Tensor
 
@@ -75,7 +75,7 @@ PARAMS = (FWD, BWD, UPDATE)
 # those of the rows above.
 
 
-def causal_conv1d_fwd(*args: Any, **kwargs: Any) -> Optional[Tensor]:
+def causal_conv1d_fwd(*args: Any, **kwargs: Any) -> Tensor | None:
     """The convolution forward, as Dao-AILab's causal_conv1d_cuda.causal_conv1d_fwd.
 
     causal_conv1d_fwd(x, weight, bias, silu_activation) -> out                  (1.0)
@@ -83,7 +83,7 @@ def causal_conv1d_fwd(*args: Any, **kwargs: Any) -> Optional[Tensor]:
     (x, weight, bias, seq_idx, initial_states, final_states_out,
      silu_activation) -> out                                             (1.2 to 1.5.0)
     (x, weight, bias, seq_idx, initial_states, out, final_states_out,
-     silu_activation) -> None, out is written                           (1.5.1 and later)
+     silu_activation) -> None, out is written                       (1.5.1 and later)
     by position only.
 
         out[d, t] = act(bias[d] + sum over w of weight[d, w] x[d, t - (W - 1) + w])
@@ -103,7 +103,7 @@ def causal_conv1d_fwd(*args: Any, **kwargs: Any) -> Optional[Tensor]:
     return _FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def causal_conv1d_bwd(*args: Any, **kwargs: Any) -> Optional[list[Optional[Tensor]]]:
+def causal_conv1d_bwd(*args: Any, **kwargs: Any) -> list[Tensor | None] | None:
     """The gradient of the convolution, as causal_conv1d_cuda.causal_conv1d_bwd.
 
     causal_conv1d_bwd(x, weight, bias, dout, dx, silu_activation)               (1.0)
@@ -113,7 +113,7 @@ def causal_conv1d_bwd(*args: Any, **kwargs: Any) -> Optional[list[Optional[Tenso
      return_dinitial_states, silu_activation)                            (1.2 to 1.5.0)
         -> [dx, dweight, dbias, dinitial_states]
     (x, weight, bias, dout, seq_idx, initial_states, dfinal_states, dx, dweight, dbias,
-     dinitial_states, silu_activation)                                  (1.5.1 and later)
+     dinitial_states, silu_activation)                              (1.5.1 and later)
         -> None; dx and dinitial_states are written, dweight and dbias added to
     by position only.
 
@@ -131,7 +131,7 @@ def causal_conv1d_bwd(*args: Any, **kwargs: Any) -> Optional[list[Optional[Tenso
     return _BWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def causal_conv1d_update(*args: Any, **kwargs: Any) -> Optional[Tensor]:
+def causal_conv1d_update(*args: Any, **kwargs: Any) -> Tensor | None:
     """One step or a few of the convolution, as causal_conv1d_cuda.causal_conv1d_update.
 
     causal_conv1d_update(x, conv_state, weight, bias, silu_activation) -> out
@@ -161,7 +161,7 @@ def causal_conv1d_update(*args: Any, **kwargs: Any) -> Optional[Tensor]:
 
 
 def _fwd_1_0(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor], silu_activation: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu_activation: bool
 ) -> Tensor:
     return _fwd_1_2(x, weight, bias, None, None, None, silu_activation)
 
@@ -169,8 +169,8 @@ def _fwd_1_0(
 def _fwd_1_1(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
     silu_activation: bool,
 ) -> Tensor:
     return _fwd_1_2(x, weight, bias, seq_idx, None, None, silu_activation)
@@ -179,10 +179,10 @@ def _fwd_1_1(
 def _fwd_1_2(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    final_states_out: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    final_states_out: Tensor | None,
     silu_activation: bool,
 ) -> Tensor:
     out = _lib.torch.empty_like(x)
@@ -196,11 +196,11 @@ def _fwd_1_2(
 def _fwd_1_5_1(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
     out: Tensor,
-    final_states_out: Optional[Tensor],
+    final_states_out: Tensor | None,
     silu_activation: bool,
 ) -> None:
     FWD(
@@ -212,23 +212,23 @@ def _fwd_1_5_1(
 def _bwd_1_0(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    dx: Optional[Tensor],
+    dx: Tensor | None,
     silu_activation: bool,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     return _bwd_1_1(x, weight, bias, dout, None, dx, silu_activation)
 
 
 def _bwd_1_1(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    dx: Optional[Tensor],
+    seq_idx: Tensor | None,
+    dx: Tensor | None,
     silu_activation: bool,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     results = _bwd_1_2(
         x, weight, bias, dout, seq_idx, None, None, dx, False, silu_activation
     )
@@ -238,15 +238,15 @@ def _bwd_1_1(
 def _bwd_1_2(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    dfinal_states: Optional[Tensor],
-    dx: Optional[Tensor],
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    dfinal_states: Tensor | None,
+    dx: Tensor | None,
     return_dinitial_states: bool,
     silu_activation: bool,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     empty_like = _lib.torch.empty_like
     results = [
         empty_like(x) if dx is None else dx,
@@ -266,15 +266,15 @@ def _bwd_1_2(
 def _bwd_1_5_1(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    dfinal_states: Optional[Tensor],
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    dfinal_states: Tensor | None,
     dx: Tensor,
     dweight: Tensor,
-    dbias: Optional[Tensor],
-    dinitial_states: Optional[Tensor],
+    dbias: Tensor | None,
+    dinitial_states: Tensor | None,
     silu_activation: bool,
 ) -> None:
     results = (dx, dweight, dbias, dinitial_states)
@@ -290,7 +290,7 @@ def _update_1_0(
     x: Tensor,
     conv_state: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     silu_activation: bool,
 ) -> Tensor:
     if x.dim() != 2:
@@ -312,10 +312,10 @@ def _update_1_4(
     x: Tensor,
     conv_state: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     silu_activation: bool,
-    cache_seqlens: Optional[Tensor],
-    conv_state_indices: Optional[Tensor] = None,
+    cache_seqlens: Tensor | None,
+    conv_state_indices: Tensor | None = None,
 ) -> Tensor:
     out = _lib.torch.empty_like(x)
     _update_1_5_1(
@@ -335,11 +335,11 @@ def _update_1_5_1(
     x: Tensor,
     conv_state: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     out: Tensor,
     silu_activation: bool,
-    cache_seqlens: Optional[Tensor],
-    conv_state_indices: Optional[Tensor],
+    cache_seqlens: Tensor | None,
+    conv_state_indices: Tensor | None,
 ) -> None:
     conv_state.size(2)  # a state without that axis is an IndexError, as upstream
     UPDATE(
@@ -348,7 +348,7 @@ def _update_1_5_1(
     )
 
 
-def _empty_states(x: Tensor, weight: Tensor) -> Optional[Tensor]:
+def _empty_states(x: Tensor, weight: Tensor) -> Tensor | None:
     """dinitial_states, channels next to each other. The library refuses other ranks."""
     if x.dim() != 3:
         return None
@@ -358,8 +358,8 @@ def _empty_states(x: Tensor, weight: Tensor) -> Optional[Tensor]:
     return states.transpose(1, 2)
 
 
-def _deterministic() -> Optional[bool]:
-    """What the environment says, read at each call as upstream does; None: ask torch."""
+def _deterministic() -> bool | None:
+    """What the environment says, read at each call as upstream's; None: ask torch."""
     setting = os.environ.get("CAUSAL_CONV1D_DETERMINISTIC", "")
     return {"1": True, "0": False}.get(setting[:1])
 

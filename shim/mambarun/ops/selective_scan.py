@@ -11,7 +11,7 @@ from .._signature import Overloads, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any
 
     from torch import Tensor
 
@@ -97,7 +97,7 @@ def fwd(*args: Any, **kwargs: Any) -> list[Tensor]:
     return _FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def bwd(*args: Any, **kwargs: Any) -> list[Optional[Tensor]]:
+def bwd(*args: Any, **kwargs: Any) -> list[Tensor | None]:
     """The gradient of fwd, as state-spaces/mamba's selective_scan_cuda.bwd.
 
     bwd(u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, delta_softplus,
@@ -123,9 +123,9 @@ def _fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    z: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> list[Tensor]:
     _refuse_grouped_delta(u, delta)
@@ -142,16 +142,16 @@ def _bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    z: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
-    out: Optional[Tensor],
-    dz: Optional[Tensor],
+    x: Tensor | None,
+    out: Tensor | None,
+    dz: Tensor | None,
     delta_softplus: bool,
     recompute_out_z: bool,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     _refuse_grouped_delta(u, delta)
     _refuse_other_dtype("dout", dout, u)
     empty_like = _lib.torch.empty_like
@@ -173,8 +173,9 @@ def _bwd(
     return gradients
 
 
-def _empty_states(u: Tensor, A: Tensor) -> Optional[Tensor]:
-    """x. An A of one dimension is an IndexError; the library refuses other ranks."""
+def _empty_states(u: Tensor, A: Tensor) -> Any:
+    """x; None if u has another rank, which the library then refuses. An A of one
+    dimension is an IndexError, as upstream."""
     dstate = A.size(1)
     if u.dim() != 3:
         return None
@@ -189,12 +190,12 @@ def _gradients(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    z: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
     *,
     ddelta: Tensor,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     """du, ddelta, dA, dB, dC, dD, ddelta_bias: new, but for ddelta."""
     A.size(1)  # an A of one dimension is an IndexError, as upstream
     empty_like = _lib.torch.empty_like
@@ -247,7 +248,7 @@ def oflex_fwd(*args: Any, **kwargs: Any) -> list[Tensor]:
     return _OFLEX_FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def oflex_bwd(*args: Any, **kwargs: Any) -> list[Optional[Tensor]]:
+def oflex_bwd(*args: Any, **kwargs: Any) -> list[Tensor | None]:
     """The gradient of oflex_fwd, as VMamba's selective_scan_cuda_oflex.bwd.
 
     bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows) -> [du,
@@ -273,7 +274,7 @@ def core_fwd(*args: Any, **kwargs: Any) -> list[Tensor]:
     return _CORE_FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def core_bwd(*args: Any, **kwargs: Any) -> list[Optional[Tensor]]:
+def core_bwd(*args: Any, **kwargs: Any) -> list[Tensor | None]:
     """The gradient of core_fwd, as VMamba's selective_scan_cuda_core.bwd.
 
     bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus[, nrows]) or, as in
@@ -298,7 +299,7 @@ def nrow_fwd(*args: Any, **kwargs: Any) -> list[Tensor]:
     return _NROW_FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def nrow_bwd(*args: Any, **kwargs: Any) -> list[Optional[Tensor]]:
+def nrow_bwd(*args: Any, **kwargs: Any) -> list[Tensor | None]:
     """The gradient of nrow_fwd, as VMamba's selective_scan_cuda_nrow.bwd.
 
     bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows) -> [du,
@@ -319,7 +320,7 @@ def ndstate_fwd(*args: Any, **kwargs: Any) -> list[Tensor]:
     return _NDSTATE_FWD(args, kwargs)  # type: ignore[no-any-return]
 
 
-def ndstate_bwd(*args: Any, **kwargs: Any) -> list[Optional[Tensor]]:
+def ndstate_bwd(*args: Any, **kwargs: Any) -> list[Tensor | None]:
     """The gradient of ndstate_fwd, as VMamba's selective_scan_cuda_ndstate.bwd.
 
     bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows) -> [du,
@@ -335,8 +336,8 @@ def _oflex_fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     nrows: int,
     out_float: bool,
@@ -354,13 +355,13 @@ def _oflex_bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     delta_softplus: bool,
     nrows: int,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     _refuse_non_vmamba(A, B, C)
     rows = u if delta.shape == u.shape else u[:, : delta.shape[1]]
     ddelta = _lib.torch.empty_like(rows)
@@ -375,8 +376,8 @@ def _core_fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     nrows: int = 1,
 ) -> list[Tensor]:
@@ -392,13 +393,13 @@ def _core_bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     delta_softplus: bool,
     nrows: int = 1,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     if A.dim() == 1 and B.dim() == 3:
         return _ndstate_bwd(
             u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus, nrows
@@ -412,13 +413,14 @@ def _core_bwd(
     )
 
 
-def _core_bwd_with_out(*args: Any) -> list[Optional[Tensor]]:
+def _core_bwd_with_out(*args: Any) -> list[Tensor | None]:
     """The list of January 2024: an `out` that nothing needs before delta_softplus. A
     tensor of another rank there is a delta_softplus, before today's nrows."""
-    *others, out, delta_softplus = args
+    out, delta_softplus = args[9:]
     if out is not None and out.dim() != 3:
         delta_softplus = bool(out)
-    return _core_bwd(*others, delta_softplus)
+    current = (*args[:9], delta_softplus)
+    return _core_bwd(*current)
 
 
 def _nrow_fwd(*args: Any) -> list[Tensor]:
@@ -427,7 +429,7 @@ def _nrow_fwd(*args: Any) -> list[Tensor]:
     return _core_fwd(*args)
 
 
-def _nrow_bwd(*args: Any) -> list[Optional[Tensor]]:
+def _nrow_bwd(*args: Any) -> list[Tensor | None]:
     u, _, A, B, C, *_, nrows = args
     _refuse_nrows(u, A, B, C, nrows)
     return _core_bwd(*args)
@@ -439,8 +441,8 @@ def _ndstate_fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     nrows: int,
 ) -> list[Tensor]:
@@ -455,27 +457,28 @@ def _ndstate_bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     delta_softplus: bool,
     nrows: int,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     _refuse_states(A, B, C)
     A, B, C = A.unsqueeze(1), B.unsqueeze(2), C.unsqueeze(2)
     gradients = _core_bwd(u, delta, A, B, C, D, delta_bias, dout, x, delta_softplus)
-    du, ddelta, dA, dB, dC, dD, ddelta_bias = gradients
-    return [du, ddelta, dA[:, 0], dB[:, :, 0], dC[:, :, 0], dD, ddelta_bias]
+    for i, axis in ((2, 1), (3, 2), (4, 2)):
+        gradients[i] = gradients[i].squeeze(axis)  # type: ignore[union-attr]
+    return gradients
 
 
 def _backward(
     forward: tuple[Any, ...],
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     ddelta: Tensor,
     delta_softplus: bool,
-) -> list[Optional[Tensor]]:
+) -> list[Tensor | None]:
     gradients = _gradients(*forward, ddelta=ddelta)
     BWD((*forward, dout, x, None, *gradients, None, None), delta_softplus)
     return gradients
@@ -514,10 +517,11 @@ def _refuse_nrows(u: Tensor, A: Tensor, B: Tensor, C: Tensor, nrows: int) -> Non
             f"dims should be dividable by n_groups * nrows: dim is {u.size(1)}, "
             f"n_groups is {B.size(1)}, nrows is {nrows}"
         )
-    if A.size(1) > _MOST_STATES // nrows:
+    most = _MOST_STATES // nrows
+    if A.size(1) > most:
         raise ArgumentError(
-            f"selective_scan only supports state dimension <= {_MOST_STATES}: A.size(1) "
-            f"is {A.size(1)}, with nrows {nrows} at most {_MOST_STATES // nrows}"
+            f"selective_scan only supports state dimension <= {_MOST_STATES}: "
+            f"A.size(1) is {A.size(1)}, with nrows {nrows} at most {most}"
         )
 
 

@@ -3,6 +3,8 @@
 
 from mambarun import _hook
 
+__all__ = ["causal_conv1d_bwd", "causal_conv1d_fwd", "causal_conv1d_update"]
+
 if _hook.ours(__name__):
     from mambarun.ops.causal_conv1d import (
         causal_conv1d_bwd,

@@ -1,4 +1,4 @@
-from typing import Optional, overload
+from typing import overload
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from torch import Tensor
 def causal_conv1d_fwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
     out: Tensor,
-    final_states_out: Optional[Tensor],
+    final_states_out: Tensor | None,
     silu_activation: bool,
     /,
 ) -> None: ...
@@ -18,10 +18,10 @@ def causal_conv1d_fwd(
 def causal_conv1d_fwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    final_states_out: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    final_states_out: Tensor | None,
     silu_activation: bool,
     /,
 ) -> Tensor: ...
@@ -29,28 +29,28 @@ def causal_conv1d_fwd(
 def causal_conv1d_fwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    seq_idx: Optional[Tensor],
+    bias: Tensor | None,
+    seq_idx: Tensor | None,
     silu_activation: bool,
     /,
 ) -> Tensor: ...
 @overload
 def causal_conv1d_fwd(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor], silu_activation: bool, /
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu_activation: bool, /
 ) -> Tensor: ...
 @overload
 def causal_conv1d_bwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    dfinal_states: Optional[Tensor],
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    dfinal_states: Tensor | None,
     dx: Tensor,
     dweight: Tensor,
-    dbias: Optional[Tensor],
-    dinitial_states: Optional[Tensor],
+    dbias: Tensor | None,
+    dinitial_states: Tensor | None,
     silu_activation: bool,
     /,
 ) -> None: ...
@@ -58,47 +58,47 @@ def causal_conv1d_bwd(
 def causal_conv1d_bwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    initial_states: Optional[Tensor],
-    dfinal_states: Optional[Tensor],
-    dx: Optional[Tensor],
+    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
+    dfinal_states: Tensor | None,
+    dx: Tensor | None,
     return_dinitial_states: bool,
     silu_activation: bool,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...
 @overload
 def causal_conv1d_bwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    seq_idx: Optional[Tensor],
-    dx: Optional[Tensor],
+    seq_idx: Tensor | None,
+    dx: Tensor | None,
     silu_activation: bool,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...
 @overload
 def causal_conv1d_bwd(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     dout: Tensor,
-    dx: Optional[Tensor],
+    dx: Tensor | None,
     silu_activation: bool,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...
 @overload
 def causal_conv1d_update(
     x: Tensor,
     conv_state: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     out: Tensor,
     silu_activation: bool,
-    cache_seqlens: Optional[Tensor],
-    conv_state_indices: Optional[Tensor],
+    cache_seqlens: Tensor | None,
+    conv_state_indices: Tensor | None,
     /,
 ) -> None: ...
 @overload
@@ -106,9 +106,9 @@ def causal_conv1d_update(
     x: Tensor,
     conv_state: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     silu_activation: bool,
-    cache_seqlens: Optional[Tensor] = ...,
-    conv_state_indices: Optional[Tensor] = ...,
+    cache_seqlens: Tensor | None = ...,
+    conv_state_indices: Tensor | None = ...,
     /,
 ) -> Tensor: ...

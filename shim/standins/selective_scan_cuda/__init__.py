@@ -3,5 +3,7 @@
 
 from mambarun import _hook
 
+__all__ = ["bwd", "fwd"]
+
 if _hook.ours(__name__):
     from mambarun.ops.selective_scan import bwd, fwd

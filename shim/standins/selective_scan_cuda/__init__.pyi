@@ -1,5 +1,3 @@
-from typing import Optional
-
 from torch import Tensor
 
 def fwd(
@@ -8,9 +6,9 @@ def fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    z: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     /,
 ) -> list[Tensor]: ...
@@ -20,14 +18,14 @@ def bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    z: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
-    out: Optional[Tensor],
-    dz: Optional[Tensor],
+    x: Tensor | None,
+    out: Tensor | None,
+    dz: Tensor | None,
     delta_softplus: bool,
     recompute_out_z: bool,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...

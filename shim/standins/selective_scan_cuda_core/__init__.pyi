@@ -1,4 +1,4 @@
-from typing import Optional, overload
+from typing import overload
 
 from torch import Tensor
 
@@ -8,8 +8,8 @@ def fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     nrows: int = ...,
     /,
@@ -21,14 +21,14 @@ def bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     delta_softplus: bool,
     nrows: int = ...,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...
 @overload
 def bwd(
     u: Tensor,
@@ -36,11 +36,11 @@ def bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
-    out: Optional[Tensor],
+    x: Tensor | None,
+    out: Tensor | None,
     delta_softplus: bool,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...

@@ -3,6 +3,8 @@
 
 from mambarun import _hook
 
+__all__ = ["bwd", "fwd"]
+
 if _hook.ours(__name__):
     from mambarun.ops.selective_scan import ndstate_bwd as bwd
     from mambarun.ops.selective_scan import ndstate_fwd as fwd

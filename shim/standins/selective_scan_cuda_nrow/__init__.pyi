@@ -1,5 +1,3 @@
-from typing import Optional
-
 from torch import Tensor
 
 def fwd(
@@ -8,8 +6,8 @@ def fwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     delta_softplus: bool,
     nrows: int,
     /,
@@ -20,11 +18,11 @@ def bwd(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Optional[Tensor],
-    delta_bias: Optional[Tensor],
+    D: Tensor | None,
+    delta_bias: Tensor | None,
     dout: Tensor,
-    x: Optional[Tensor],
+    x: Tensor | None,
     delta_softplus: bool,
     nrows: int,
     /,
-) -> list[Optional[Tensor]]: ...
+) -> list[Tensor | None]: ...

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_backward.c - the gradients of causal_conv1d on the CPU.
+ * cpu_bwd.c - the gradients of causal_conv1d on the CPU.
  *
  * Let X be x with its history in front, X[j] = x[j - W + 1], and g what dout becomes in
  * front of the gate. Then y[t] = bias + sum over k of w[k] X[t + k], and

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu.c - causal_conv1d on the CPU: forward, and the update of a state, which is a
- * forward whose history is the state. Backward: cpu_backward.c.
+ * cpu_fwd.c - causal_conv1d on the CPU: forward, and the update of a state, which is a
+ * forward whose history is the state. Backward: cpu_bwd.c.
  *
  *   y[t] = bias + w[0] x[t - W + 1] + ... + w[W-1] x[t],  out = y or y / (1 + exp(-y))
  *

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that the suite must notice, for conformance/mutate.py: the file in the room,
+the text that stands there once, what replaces it, and what that does."""
+
+FAULTS = [
+    (
+        "cpu_fwd.c",
+        "ids_at(l, ids, i, width - 1) >= 0",
+        "ids_at(l, ids, i, width - 1) >= -1",
+        "padding is not zeroed",
+    ),
+    (
+        "cpu_fwd.c",
+        "v_move(state, 0, (start + t) % length)",
+        "v_move(state, 0, (start + t + 1) % length)",
+        "the ring is written one column late",
+    ),
+    (
+        "cpu_fwd.c",
+        "        carry_history(k, x, units_of(k, s->channels), steps);",
+        "",
+        "inputs are not carried over a tile",
+    ),
+    (
+        "cpu_bwd.c",
+        "back[j] = w[width - 1 - j];",
+        "back[j] = w[j];",
+        "dx with the taps in the wrong order",
+    ),
+    (
+        "cpu_bwd.c",
+        "d = d * sigmoid * (one + y * (one - sigmoid));",
+        "d = d * sigmoid * (one - y * (one - sigmoid));",
+        "a sign in the slope of silu",
+    ),
+]

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that the suite must notice, for conformance/mutate.py: the file in the room,
+the text that stands there once, what replaces it, and what that does."""
+
+FAULTS = [
+    ("cpu_bwd.c", "dA += q * r.dt[t];", "dA -= q * r.dt[t];", "a sign in dA"),
+    (
+        "cpu_bwd.c",
+        "partial_at(f, f->dC, slice, w.b, w.g)",
+        "partial_at(f, f->dC, slice, w.b, 0)",
+        "dC summed into the first group",
+    ),
+    (
+        "cpu_bwd.c",
+        "    if (chunk == 0) {",
+        "    if (chunk >= 0) {",
+        "the state is not carried into a chunk",
+    ),
+    ("cpu_bwd.c", "g = a[t] * dh;", "g = dh;", "a decay missing on the way back"),
+    (
+        "cpu_bwd.c",
+        "if (c->at.lanes == VW)\n        return;",
+        "if (c->at.lanes)\n        return;",
+        "idle lanes count in dB and dC",
+    ),
+    (
+        "cpu_bwd.c",
+        "c->dB[v + 1] = im * C[v] - re * C[v + 1];",
+        "c->dB[v + 1] = im * C[v] + re * C[v + 1];",
+        "a conjugate forgotten, constant complex B and C",
+    ),
+    (
+        "cpu_fwd.c",
+        "w->product + i * s->values);\n    w->sum[i] = v_set(0);",
+        "w->product + i * s->values);",
+        "the product in x counts earlier chunks twice",
+    ),
+    (
+        "cpu_scan.h",
+        "const int64_t row = (k.d + i) / s->repeat;",
+        "const int64_t row = k.d / s->repeat;",
+        "grouped delta: a wrong row in a block that meets several",
+    ),
+]

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""test_info.py - version, info, preload, `python -m mambarun` and its explanations."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mambarun
+import pytest
+from mambarun import __main__, _explain, _info
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_version_is_the_librarys():
+    number = mambarun.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", number)
+    header = ROOT / "libmambarun" / "mambarun.h"
+    assert f'#define MBR_VERSION_STRING "{number}"' in header.read_text()
+
+
+def test_info_is_plain_and_complete():
+    facts = mambarun.info()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["version"] == mambarun.__version__
+    assert Path(facts["library"]).name == "libmambarun.so"
+    assert facts["cpu"]["count"] >= 1 and facts["stamp"]
+    names = [variant["name"] for variant in facts["variants"]]
+    assert names[:3] == ["cpu_avx512", "cpu_avx2", "cpu_scalar"]
+    assert facts["variants"][2]["usable"] is True
+    assert all(
+        v["reason"] and v["mode"] in ("cpu", "cubin", "ptx") for v in facts["variants"]
+    )
+    assert not any(v["usable"] for v in facts["variants"] if v["mode"] != "cpu")
+    assert [m["name"] for m in facts["modules"]] == list(mambarun.PROMISED)
+    assert facts["cuda_driver"]
+
+
+def test_info_shows_the_environment(monkeypatch):
+    folder = str(Path(mambarun.info()["library"]).parent)
+    for name in _info.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MAMBARUN_TRACE", "0")
+    monkeypatch.setenv("MAMBARUN_PATH", folder)
+    assert set(mambarun.info()["environment"]) == {"MAMBARUN_TRACE", "MAMBARUN_PATH"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_preload_names_the_variant_in_use(device):
+    name = mambarun.preload(device)
+    assert name.startswith("cpu_") and mambarun.info()["cpu_variant"] == name
+    assert mambarun.preload() == name
+
+
+def test_preload_takes_devices_of_torch():
+    torch = pytest.importorskip("torch")
+    assert mambarun.preload(torch.device("cpu")) == mambarun.preload()
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:x", "", "-1", -1, None])
+def test_preload_refuses_other_devices(device):
+    with pytest.raises(ValueError) as caught:
+        mambarun.preload(device)
+    assert repr(device) in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", 0])
+def test_preload_of_a_gpu_says_why_not(run, device):
+    """No CUDA variant is built yet, so this fails with or without a GPU."""
+    done = run(
+        "import mambarun\n"
+        f"try: mambarun.preload({device!r})\n"
+        "except RuntimeError as error: print(type(error).__name__); print(error)"
+    )
+    first, text = done.stdout.split("\n", 1)
+    assert first in ("NoVariantError", "CudaError")
+    assert "run: python -m mambarun --explain MR" in text
+
+
+def test_nothing_runs_before_the_first_call(run):
+    code = "import mambarun; print(mambarun.info()['cpu_variant'])"
+    assert run(code).stdout == "None\n"
+
+
+def test_a_forced_variant_is_used(run):
+    code = "import mambarun; print(mambarun.preload())"
+    assert run(code, MAMBARUN_VARIANT="cpu_scalar").stdout == "cpu_scalar\n"
+
+
+# ---- python -m mambarun -----------------------------------------------------------
+
+
+def main(*arguments):
+    command = [sys.executable, "-m", "mambarun", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_main_lists_variants_and_names():
+    done = main()
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith(f"mambarun {mambarun.__version__}  ")
+    assert "+ cpu_scalar" in done.stdout and "- cuda12_sm80" in done.stdout
+    for name in mambarun.PROMISED:
+        assert re.search(rf"^  {name} +mambarun +", done.stdout, re.M)
+
+
+def test_main_without_a_library_says_so(tmp_path, run):
+    (tmp_path / "libmambarun.so").write_bytes(b"")
+    done = run(
+        "from mambarun.__main__ import main; raise SystemExit(main([]))",
+        check=False,
+        MAMBARUN_PATH=tmp_path,
+        MAMBARUN_TRACE="0",
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert "libmambarun.so cannot be used" in done.stderr
+
+
+@pytest.mark.parametrize("code", sorted(_explain.EXPLANATIONS))
+def test_explain(code, capsys):
+    assert __main__.main(["--explain", code.lower()]) == 0
+    assert capsys.readouterr().out.startswith(f"{code}: ")
+    text = _explain.EXPLANATIONS[code]
+    assert "\n\nWhat to do\n  - " in text
+    assert all(len(line) <= 88 for line in text.splitlines())
+
+
+def test_explain_of_an_unknown_code(capsys):
+    assert __main__.main(["--explain", "MR999"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "MR999 has no explanation" in printed.err
+    assert "MR120" in printed.err
+
+
+def test_every_code_that_a_message_names_is_explained():
+    sources = [
+        *(ROOT / "libmambarun").rglob("*.[ch]"),
+        *Path(mambarun.__file__).parent.rglob("*.py"),
+    ]
+    assert len(sources) > 20
+    named = set()
+    for source in sources:
+        if source.name != "_explain.py":
+            named |= set(re.findall(r"\bMR\d\d\d\b", source.read_text()))
+    assert {"MR001", "MR120", "MR302"} <= named
+    assert named <= set(_explain.EXPLANATIONS), "without explanation"
+    assert set(_explain.EXPLANATIONS) <= named, "explained, never named"
