@@ -110,14 +110,16 @@ static bool refuse_file(mbr_verdict *v, const char *path, const char *what,
     return refuse(v, "%s%s: %s%s", what, name, cut > 0 ? "..." : "", path + cut);
 }
 
-/* What select says, and whether the file is there. */
+/* What select says, and whether the file is there: of rows for other kinds of device
+ * too, as a list of all rows should say which exist. */
 static mbr_status judge(const mbr_facts *f, mbr_verdict out[MBR_ROWS]) {
     const char *forced = getenv("MAMBARUN_VARIANT");
     if (forced != NULL && forced[0] == '\0')
         forced = NULL;
     mbr_status s = mbr__select(f, forced, out);
     for (size_t i = 0; i < MBR_ROWS; i++)
-        if (out[i].accepted && !mbr__dl_exists(mbr__variant_path(i)))
+        if ((out[i].accepted || mbr__rows[i].device_type != f->device_type) &&
+            !mbr__dl_exists(mbr__variant_path(i)))
             refuse_file(&out[i], mbr__variant_path(i), "not installed", "");
     return s;
 }

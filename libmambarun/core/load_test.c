@@ -378,6 +378,15 @@ static void variant_beyond_the_last_is_refused(void **state) {
     assert_string_equal(mbr_last_error(), "i is 18: there are 18 variants");
 }
 
+static void rows_for_other_devices_say_that_they_are_not_installed(void **state) {
+    (void)state;
+    mbr_variant_info info = {.struct_size = sizeof info};
+    assert_int_equal(mbr_variant_at(MBR_ROW_cuda12_sm60, MBR_DEVICE_CPU, 0, &info),
+                     MBR_OK);
+    assert_false(info.usable);
+    assert_says(info.reason, "not installed: ");
+}
+
 static void variant_info_without_size_or_device_is_refused(void **state) {
     (void)state;
     mbr_variant_info info = {.struct_size = 8};
@@ -537,6 +546,7 @@ int main(void) {
         cmocka_unit_test(shared_library_finds_its_own_folder),
         cmocka_unit_test(end_of_a_long_path_is_in_the_reason),
         cmocka_unit_test(variant_beyond_the_last_is_refused),
+        cmocka_unit_test(rows_for_other_devices_say_that_they_are_not_installed),
         cmocka_unit_test(variant_info_without_size_or_device_is_refused),
         cmocka_unit_test(preload_of_the_cpu_or_of_a_gpu_chooses_now),
         cmocka_unit_test(trace_has_a_line_per_probe_verdict_and_load),
