@@ -380,11 +380,9 @@ static void variant_beyond_the_last_is_refused(void **state) {
 
 static void rows_for_other_devices_say_that_they_are_not_installed(void **state) {
     (void)state;
-    mbr_variant_info info = {.struct_size = sizeof info};
-    assert_int_equal(mbr_variant_at(MBR_ROW_cuda12_sm60, MBR_DEVICE_CPU, 0, &info),
-                     MBR_OK);
-    assert_false(info.usable);
-    assert_says(info.reason, "not installed: ");
+    struct found *f = ON_CPU(.fakes = "good");
+    assert_false(row(f->after, "cuda12_sm60")->usable);
+    assert_says(row(f->after, "cuda12_sm60")->reason, "not installed: ");
 }
 
 static void variant_info_without_size_or_device_is_refused(void **state) {
