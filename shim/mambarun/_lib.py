@@ -365,12 +365,14 @@ class InternalError(Error):
 _ERRORS = (ArgumentError, UnsupportedError, NoVariantError, CudaError, InternalError)
 
 
-def _error(status: int) -> Error:
-    """The exception of a status, with this thread's last message."""
+def _error(status: int, where: str = "") -> Error:
+    """The exception of a status, with this thread's last message. where: what to say
+    first if nothing can run there."""
     text = library().mbr_last_error().decode("utf-8", "replace")
-    if 0 < status <= len(_ERRORS):
-        return _ERRORS[status - 1](text)
-    return InternalError(f"status {status}: {text}")
+    if not 0 < status <= len(_ERRORS):
+        return InternalError(f"status {status}: {text}")
+    kind = _ERRORS[status - 1]
+    return kind(where + text if kind is NoVariantError else text)
 
 
 def check(status: int) -> None:

@@ -394,7 +394,7 @@ def test_the_message_is_of_the_failing_thread(run):
     assert texts == {"D": {"D"}, "delta_bias": {"delta_bias"}}
 
 
-def test_no_variant_lists_them_all(run):
+def test_no_variant_names_the_tensor_and_lists_them_all(run):
     done = run(
         "import torch, selective_scan_cuda as s\n"
         "u = torch.zeros(1, 2, 3); A = torch.zeros(2, 1); B = torch.zeros(1, 1, 1, 3)\n"
@@ -402,6 +402,8 @@ def test_no_variant_lists_them_all(run):
         "except RuntimeError as e: print(type(e).__name__); print(e)",
         MAMBARUN_VARIANT="cpu_typo",
     )
-    assert done.stdout.startswith("NoVariantError\n")
+    assert done.stdout.startswith(
+        "NoVariantError\nu is on cpu: no variant can run selective_scan_fwd on cpu: "
+    )
     assert "cpu_typo" in done.stdout and "cpu_scalar" in done.stdout
     assert "run: python -m mambarun --explain MR" in done.stdout
