@@ -185,7 +185,7 @@ class Params:
             packed = self._lend(packed, scratch.data_ptr(), size)
         status = entry(packed)
         if status:
-            raise _error(status)
+            raise _error(status, f"{self.tensors[0]} is on {device}: ")
 
     def _by_name(self, tensors: dict[str, Any]) -> list[Any]:
         unknown = set(tensors) - set(self.tensors)
