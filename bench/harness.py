@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from mambarun._lib import Params  # noqa: E402
 
 Work = Callable[[], Any]
+TABLE_HEAD = 4  # members of mbr_table before its functions
 
 
 class Variant:
@@ -36,13 +37,13 @@ class Variant:
     def __init__(self, path: str, stamp: str) -> None:
         rows = (ROOT / "libmambarun" / "ops" / "ops.def").read_text()
         members = re.findall(r"^MBR_(OP|WORKSPACE)\((\w+)\)", rows, re.M)
-        table = (ctypes.c_void_p * (2 + len(members)))()
+        table = (ctypes.c_void_p * (TABLE_HEAD + len(members)))()
         entry = ctypes.CDLL(path).mbr_variant_entry
         answer = entry(stamp.encode(), ctypes.sizeof(table), None, ctypes.byref(table))
         if answer != 0:
             sys.exit(f"{path} refuses ({answer}): built from another tree?")
         self._functions = {}
-        for (kind, op), address in zip(members, table[2:]):
+        for (kind, op), address in zip(members, table[TABLE_HEAD:]):
             returns = ctypes.c_size_t if kind == "WORKSPACE" else ctypes.c_int
             name = op + "_workspace" * (kind == "WORKSPACE")
             type_ = ctypes.CFUNCTYPE(returns, ctypes.c_char_p)

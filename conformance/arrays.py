@@ -4,6 +4,7 @@ torch cannot express (negative strides). Knows no ops."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Sequence
 
@@ -115,6 +116,12 @@ class Array:
             self.strides, self.layout = other.strides, other.layout
             self.index = other.index
         return self
+
+    def in_copy(self, buffer: torch.Tensor) -> Array:
+        """This array as it lies in a copy of its buffer, perhaps on another device."""
+        other = copy.copy(self)
+        other.buffer = buffer
+        return other
 
     def changed_outside(self, before: torch.Tensor) -> int:
         """How many elements of the buffer, other than the array's own, differ from

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, NoReturn
 
 import pytest
 
@@ -18,7 +19,7 @@ for folder in ("shim", "shim/standins"):
 
 import torch  # noqa: E402
 
-from .providers import Library, Reference, library_folder  # noqa: E402
+from .providers import Library, OnGpu, Reference, library_folder  # noqa: E402
 from .report import Report  # noqa: E402
 
 NOT_SUPPORTED = "NotSupported: "
@@ -43,8 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--report",
         metavar="FILE",
-        help="write worst errors per op, output and dtype; "
-        "as JSON if FILE ends with .json, else as Markdown",
+        action="append",
+        default=[],
+        help="write worst errors per op, output and dtype as Markdown, or as JSON, "
+        "with every case, if FILE ends with .json; may be given twice",
+    )
+    group.addoption(
+        "--tight",
+        action="store_true",
+        help="on a GPU: no guard behind arrays, for compute-sanitizer",
     )
 
 
@@ -57,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in config.getoption("--require"):
         if name != variant:
             raise pytest.UsageError(f"--require {name} needs --variant {name}")
-    config.conformance_report = Report(facts(variant))  # type: ignore[attr-defined]
+    report = Report({} if hasattr(config, "workerinput") else facts(variant))
+    config.conformance_report = report  # type: ignore[attr-defined]
+    config.pluginmanager.register(Collector(report))
 
 
 def facts(variant: str | None) -> dict[str, str]:
@@ -66,21 +76,41 @@ def facts(variant: str | None) -> dict[str, str]:
     known = {"library": str(path), "variant": variant or "libmambarun's choice"}
     if path.exists():
         library = Library(path)
-        valid = ["reference", *library.variants()]
+        variants = library.variants()
+        valid = ["reference", *variants]
         if variant and variant not in valid:
             raise pytest.UsageError(
                 "--variant {} is none of {}".format(variant, " ".join(valid))
             )
         host = library.facts()
         known["cpu"] = host.cpu_name.decode()
+        if variant in variants and variants[variant][0] != "cpu":
+            known["gpu"] = gpu() or variants[variant][2]
         known["stamp"] = (host.stamp or b"").decode()
     known["commit"] = commit()
     known["torch"] = torch.__version__
     known["python"] = sys.version.split()[0]
+    known["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return known
 
 
+def gpu() -> str:
+    """The first GPU and its driver."""
+    query = ["nvidia-smi", "-i", "0", "--query-gpu=name,compute_cap,driver_version"]
+    try:
+        said = subprocess.run(
+            [*query, "--format=csv,noheader"], capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return said.stdout.strip() if said.returncode == 0 else ""
+
+
 def commit() -> str:
+    """Where a part of the tree was carried elsewhere, commit.txt says what it was."""
+    carried = ROOT / "commit.txt"
+    if carried.exists():
+        return carried.read_text().strip()
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
         capture_output=True,
@@ -113,10 +143,17 @@ def candidate(request: pytest.FixtureRequest) -> Any:
     if variant == "reference":
         return request.getfixturevalue("reference")
     library = request.getfixturevalue("library")
-    usable, reason = library.variants()[variant] if variant else (True, "")
+    if not variant:
+        return library
+    mode, usable, reason = library.variants()[variant]
+    if usable and mode != "cpu" and not torch.cuda.is_available():
+        usable, reason = False, "this torch finds no GPU"
     if not usable:
         not_supported(request.config, reason)
-    return library
+    if mode == "cpu":
+        return library
+    path = library_folder() / "libmambarun.so"
+    return OnGpu(path, tight=request.config.getoption("--tight"))
 
 
 def not_supported(config: pytest.Config, reason: str) -> None:
@@ -127,24 +164,52 @@ def not_supported(config: pytest.Config, reason: str) -> None:
     pytest.skip(NOT_SUPPORTED + reason)
 
 
-@pytest.fixture(scope="session")
-def report(request: pytest.FixtureRequest, library: Library) -> Iterator[Report]:
-    report: Report = request.config.conformance_report  # type: ignore[attr-defined]
-    yield report
-    if request.config.getoption("--variant") != "reference":
-        report.facts["variant"] = library.in_use()
+def give_up(config: pytest.Config, text: str) -> NoReturn:
+    """No case can run in this process any more. A worker of pytest-xdist dies, which
+    fails its case, and another one goes on."""
+    if hasattr(config, "workerinput"):
+        print(text, file=sys.__stderr__, flush=True)
+        os._exit(1)
+    pytest.exit(text, returncode=1)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What a case found goes with its result, also out of a worker of pytest-xdist."""
+    outcome = yield
+    figures = getattr(item, "figures", None)
+    outcome.get_result().figures = figures and asdict(figures)
+
+
+class Collector:
+    """Puts the results of all cases into the report, in the process that writes it."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        text = "" if report.passed else report.longreprtext
+        if isinstance(report.longrepr, tuple):  # a skip: file, line and reason
+            text = report.longrepr[2].replace("Skipped: ", "", 1)
+        self.report.add(
+            report.nodeid.partition("::")[2],
+            report.outcome,
+            text,
+            getattr(report, "figures", None),
+        )
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
     report: Report = config.conformance_report  # type: ignore[attr-defined]
-    skips = [r.longrepr[2] for r in terminalreporter.stats.get("skipped", [])]
-    unsupported = sum(NOT_SUPPORTED in reason for reason in skips)
-    terminalreporter.write_line(
+    unsupported = sum(NOT_SUPPORTED in case["text"] for case in report.cases)
+    print_line = config.get_terminal_writer().line
+    print_line(
         "variant {}: {} comparisons, {} cases NotSupported".format(
             report.facts["variant"], report.comparisons, unsupported
         )
     )
-    file = config.getoption("--report")
-    if file and report.comparisons:
-        as_json = json.dumps(report.as_data(), indent=1)
-        Path(file).write_text(as_json if file.endswith(".json") else report.as_text())
+    for file in config.getoption("--report"):
+        as_json = file.endswith(".json")
+        Path(file).write_text(report.as_json() if as_json else report.as_text())
