@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * entry.c - the one exported function of a variant, compiled into each of them.
- * MBR_VARIANT_NAME and, for a CPU variant, MBR_VARIANT_BUILD are strings from the build,
- * which defines MBR_CUDA for a CUDA variant.
+ * MBR_VARIANT_NAME and, for a CPU variant, MBR_VARIANT_BUILD are strings from the
+ * build, which defines MBR_CUDA for a CUDA variant.
  */
 #ifdef MBR_CUDA
 #include "cuda.h"
