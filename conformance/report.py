@@ -159,5 +159,6 @@ class Report:
 
 def _short(text: str) -> str:
     """One line of a report's text, without what only repeats it."""
-    lines = [line for line in text.splitlines() if not line.startswith("repeat: ")]
+    repeated = ("repeat: ", "[gw")  # the command, and pytest-xdist's worker
+    lines = [line for line in text.splitlines() if not line.startswith(repeated)]
     return "; ".join(lines[-4:])[:400]

@@ -222,6 +222,13 @@ WIDE = ("x", "out", "dout", "dx")
 STATES = ("initial_states", "final_states_out", "dfinal_states", "dinitial_states")
 
 
+FAR: dict[str, dict[str, int]] = {
+    "length-1100000": {"batch": 1, "dim": 1, "length": 1_100_000},
+    "dim-70000": {"batch": 1, "dim": 70_000, "length": 3},
+    "batch-70000": {"batch": 70_000, "dim": 1, "length": 3},
+}
+
+
 def _size_rows() -> dict[str, Conv]:
     rows = {}
     lengths = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129)
@@ -234,6 +241,13 @@ def _size_rows() -> dict[str, Conv]:
                 dim=5,
                 silu=length % 2 == 0,
                 layouts=dict.fromkeys(WIDE, layout),
+            )
+    for far, sizes in FAR.items():
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[far + name] = Conv(
+                "a size that 16 or 20 bits, or one axis of a launch, do not hold",
+                layouts=dict.fromkeys(WIDE, layout),
+                **sizes,
             )
     for length in (255, 257, 511, 513, 1023, 1025, 2047, 2049, 4097):
         for dtype, (name, layout) in itertools.product(

@@ -17,6 +17,11 @@ from ...providers import Call
 
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 CHUNK = 2048  # positions per entry of x
+FAR: dict[str, dict[str, int]] = {
+    "length-1100000": {"batch": 1, "dim": 1, "length": 1_100_000},
+    "dim-70000": {"batch": 1, "dim": 70_000, "length": 2},
+    "batch-70000": {"batch": 70_000, "dim": 1, "length": 2},
+}
 
 # ---- tolerances ------------------------------------------------------------------
 
@@ -368,6 +373,12 @@ def _option_rows() -> dict[str, Scan]:
         batch=1,
     )
     rows["no-x"] = Scan("x may be absent if there is one chunk", keep_x=False, z=True)
+    for name, sizes in FAR.items():
+        rows[name] = Scan(
+            "a size that 16 or 20 bits, or one axis of a launch, do not hold",
+            states=1,
+            **sizes,
+        )
     rows["wide"] = Scan(
         "a realistic layer",
         batch=2,
