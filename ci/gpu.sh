@@ -9,10 +9,10 @@
 #   subset VARIANT       the random cases only: for the rows that are built for tests and
 #                        for PTX, so that each compiler and the driver's own are proven
 #   shim                 captures, streams, threads, autograd, forks
-#   sanitizer            compute-sanitizer's memcheck and racecheck over some cases
+#   memcheck, racecheck  compute-sanitizer over some cases
 #   large                arrays of more than 2^31 elements
 #   deterministic        20 runs with the same bits
-#   examples             both examples reach their marks
+#   vmamba_digits, mamba_text    the examples reach their marks
 #   bench                each row of the published table: checked, then timed
 #
 # Needs a torch with CUDA, pytest and what was built: MAMBARUN_PATH names the folder with
@@ -39,7 +39,9 @@ has() { "$python" -c "import $1" 2>/dev/null; }
 workers=$(($(nproc) > 8 ? 8 : $(nproc)))
 options=(-q -p no:cacheprovider --tb=short)
 ! has pytest_timeout || options+=(--timeout=120 --timeout-method=thread)
-tests() { "$python" -m pytest "${options[@]}" "$@"; }
+# SIGINT, so that pytest still reports what it has.
+limit() { timeout --signal INT --kill-after 10 "$@"; }
+tests() { limit 420 "$python" -m pytest "${options[@]}" "$@"; }
 parallel=()
 ! has xdist || parallel=(-n "$workers")
 
@@ -51,7 +53,7 @@ judge() {
 
 # The driver compiles PTX at the first use and remembers it: once is enough.
 preload() {
-    MAMBARUN_VARIANT=$variant "$python" -c 'import time, torch, mambarun
+    MAMBARUN_VARIANT=$variant limit 400 "$python" -c 'import time, torch, mambarun
 torch.zeros(1, device="cuda")
 begin = time.perf_counter()
 mambarun.preload(0)
@@ -66,19 +68,18 @@ shim() {
     tests "${parallel[@]}" -rs shim/tests/test_cuda.py
 }
 
-# Each array has its own memory, and nothing lies behind it.
+# sanitizer TOOL: each array has its own memory, and nothing lies behind it.
 sanitizer() {
-    local tool failed=0
-    for tool in memcheck racecheck; do
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" \
-            --error-exitcode 99 --print-limit 20 --log-file "$out/sanitizer_$tool.txt" \
-            "$python" -m pytest -q -p no:cacheprovider --tb=short \
-            conformance/test_ops.py --variant "$variant" --tight -k "random-3" ||
-            failed=1
-        tail -n 2 "$out/sanitizer_$tool.txt"
-    done
-    return $failed
+    local words=$out/$1-words.txt status=0
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 limit 420 compute-sanitizer --tool "$1" \
+        --target-processes all --error-exitcode 99 --print-limit 20 --log-file "$words" \
+        "$python" -m pytest -q -p no:cacheprovider --tb=short conformance/test_ops.py \
+        --variant "$variant" --require "$variant" --tight -k random-3 || status=$?
+    cat "$words"
+    return $status
 }
+memcheck() { sanitizer memcheck; }
+racecheck() { sanitizer racecheck; }
 
 large() {
     tests conformance/test_large.py --variant "$variant" --require "$variant" -s
@@ -88,19 +89,18 @@ deterministic() {
     tests conformance/test_repeats.py --variant "$variant" --require "$variant" -s
 }
 
-examples() {
-    local failed=0
-    "$python" examples/vmamba_digits.py --device cuda --out "$out/vmamba_digits.png" ||
-        failed=1
-    "$python" examples/mamba_text.py --device cuda || failed=1
-    return $failed
+vmamba_digits() {
+    limit 420 "$python" examples/vmamba_digits.py --device cuda --out "$out/digits.png"
 }
+mamba_text() { limit 420 "$python" examples/mamba_text.py --device cuda; }
 
-bench() { "$python" bench/cuda.py --json "$out/bench.json"; }
+bench() { limit 420 "$python" bench/gpu.py --json "$out/bench.json"; }
 
 case $part in
 conformance | subset) log=$part-$variant ;;
-shim | sanitizer | large | deterministic | examples | bench) log=$part ;;
+shim | memcheck | racecheck | large | deterministic | vmamba_digits | mamba_text | bench)
+    log=$part
+    ;;
 *) echo "there is no part $part: see the head of $0" && exit 2 ;;
 esac
 begin=$SECONDS

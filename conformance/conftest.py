@@ -194,7 +194,7 @@ class Collector:
         if isinstance(report.longrepr, tuple):  # a skip: file, line and reason
             text = report.longrepr[2].replace("Skipped: ", "", 1)
         self.report.add(
-            report.nodeid.partition("::")[2],
+            report.nodeid.rpartition("::")[2],
             report.outcome,
             text,
             getattr(report, "figures", None),
@@ -203,7 +203,7 @@ class Collector:
 
 def pytest_terminal_summary(config: pytest.Config) -> None:
     report: Report = config.conformance_report  # type: ignore[attr-defined]
-    unsupported = sum(NOT_SUPPORTED in case["text"] for case in report.cases)
+    unsupported = sum(NOT_SUPPORTED in case.get("text", "") for case in report.cases)
     print_line = config.get_terminal_writer().line
     print_line(
         "variant {}: {} comparisons, {} cases NotSupported".format(

@@ -71,17 +71,22 @@ class Report:
     def add(
         self, name: str, outcome: str, text: str, figures: dict[str, Any] | None
     ) -> None:
-        """One case: its name, passed, failed or skipped, why, and its Figures."""
-        case: dict[str, Any] = {"case": name, "outcome": outcome, "text": text[-2000:]}
+        """One case: its name, passed, failed or skipped, why, and its Figures. Where
+        two ways to run it gave other bits, the worse figures are kept."""
+        case: dict[str, Any] = {"case": name, "outcome": outcome}
+        if text:
+            case["text"] = _short(text)
         self.cases.append(case)
         if not figures:
             return
         self.facts["variant"] = figures["variant"]
-        case["figures"] = []
+        worst: dict[str, list[Any]] = {}
         for key, name, found, upstream in figures["rows"]:
             self._add(tuple(key), name, found, upstream)
             numbers = [float(f"{found[n]:.3g}") for n in FIGURES]
-            case["figures"].append([*key[1:], *numbers])
+            others = worst.get(key[1], [key[2], *numbers])[1:]
+            worst[key[1]] = [key[2], *map(max, others, numbers)]
+        case["figures"] = worst
 
     def _add(
         self,
@@ -104,11 +109,11 @@ class Report:
         return dict(Counter(case["outcome"] for case in self.cases))
 
     def as_json(self) -> str:
-        """One line per row and per case; figures are named by their head."""
+        """One line per row and per case, whose figures stand in the order given."""
         data = {
             "facts": self.facts,
             "outcomes": self.outcomes(),
-            "figures": ["output", "dtype", *FIGURES],
+            "figures": ["dtype", *FIGURES],
         }
         head = json.dumps(data, indent=1)[:-2]
         lists = {
@@ -148,9 +153,7 @@ class Report:
             )
         for outcome, title in (("failed", "Failed"), ("skipped", "Not run")):
             found = Counter(
-                _short(case["text"])
-                for case in self.cases
-                if case["outcome"] == outcome
+                case["text"] for case in self.cases if case["outcome"] == outcome
             )
             lines += ["", title + ":", ""] if found else []
             lines += [f"- {n} x {text}" for text, n in found.most_common()]

@@ -14,8 +14,8 @@ from .providers import OnGpu
 
 BATCH, DIM, LENGTH, WIDTH = 2, 16_400, 65_536, 4
 GIGABYTES = 50
-#: first channels of the slices that are compared; with batch 1 they lie beyond 2^30 and,
-#: the last two, around 2^31 elements and 2^32 bytes
+#: first channels of the slices that are compared; in the second batch row the last two
+#: lie around 2^31 elements, which is 2^32 bytes
 CHANNELS = (0, 8_184, 16_376, 16_392)
 SLICE = 8
 HALF, FLOAT = torch.float16, torch.float32
