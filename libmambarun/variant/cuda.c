@@ -21,17 +21,3 @@ mbr_status mbr__launch(const mbr_call *c, uint32_t kernel, const mbr_launch *how
 int32_t mbr__multiprocessors(const mbr_call *c) {
     return core->multiprocessors(c);
 }
-
-/* An op whose room has no launch code yet: overridden by the room's own function. */
-#define MBR_OP(op)                                                                     \
-    __attribute__((weak)) mbr_status mbr_impl_##op(const mbr_##op##_params *p) {       \
-        (void)p;                                                                       \
-        return MBR_E_UNSUPPORTED;                                                      \
-    }
-#define MBR_WORKSPACE(op)                                                              \
-    __attribute__((weak)) size_t mbr_impl_##op##_workspace(                            \
-        const mbr_##op##_params *p) {                                                  \
-        (void)p;                                                                       \
-        return 0;                                                                      \
-    }
-#include "../ops/ops.def"
