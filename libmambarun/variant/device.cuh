@@ -266,8 +266,6 @@ INLINE float softplus(float x) {
 /* The slope of softplus where its value is y >= 0: 1 - e^-y, right to 3e-7 for small y
  * too. */
 INLINE float softplus_slope(float y) {
-    if (y > 0.5f)
-        return 1.0f - exp_negative(-y);
     /* Taylor, of (1 - e^-y) / y. */
     float p = fmaf(y, -2.4801587e-5f, 1.9841270e-4f);
     p = fmaf(-y, p, 1.3888889e-3f);
@@ -275,7 +273,8 @@ INLINE float softplus_slope(float y) {
     p = fmaf(-y, p, 4.1666667e-2f);
     p = fmaf(-y, p, 1.6666667e-1f);
     p = fmaf(-y, p, 0.5f);
-    return fmaf(-y, p, 1.0f) * y;
+    p = fmaf(-y, p, 1.0f);
+    return y > 0.5f ? 1.0f - exp2_fast(-LOG2E * y) : p * y;
 }
 
 /* sin x and cos x, absolute error 1e-7 for |x| up to 1e5; beyond, where a float's own

@@ -19,18 +19,18 @@
  *
  * A team of LANES lanes walks through the time of a channel from right to left in tiles
  * of LANES STEPS positions. Outermost in a tile is n: each lane runs its own steps both
- * ways from zero, two scans over shuffles combine the lanes, and each lane runs its steps
- * again from what it now knows to come in on either side. The state before a tile was
- * left by bwd_sweep.cu. dB and dC are added up over the teams of a warp in registers,
- * over warps in shared memory, over blocks by bwd_sum.cu; always in the same order, unless
- * blocks have to share a slice.
+ * ways from zero, two scans over shuffles combine the lanes, and each lane runs its
+ * steps again from what it now knows to come in on either side. The state before a tile
+ * was left by bwd_sweep.cu. dB and dC are added up over the teams of a warp in
+ * registers, over warps in shared memory, over blocks by bwd_sum.cu; always in the same
+ * order, unless blocks have to share a slice.
  */
 #include "cuda_scan.h"
-#include "scan.cuh"
+#include "bwd.cuh"
 
-constexpr int PAIR = 2 * STEPS * PARTS;       /* numbers of dB and dC in a lane */
-constexpr int KEPT = PAIR * LANES / 32;       /* of them after the sum over teams */
-constexpr int QUADS = 2 * TILE * PARTS / 4;   /* float4 of dB and dC of a state's tile */
+constexpr int PAIR = 2 * STEPS * PARTS;     /* numbers of dB and dC in a lane */
+constexpr int KEPT = PAIR * LANES / 32;     /* of them after the sum over teams */
+constexpr int QUADS = 2 * TILE * PARTS / 4; /* float4 of dB and dC of a state's tile */
 static_assert(KEPT % 4 == 0, "lanes store quads");
 
 /* Of a tensor whose type is IN or f32. */
@@ -51,7 +51,8 @@ struct steps {
     float sum;                    /* of dt */
 };
 
-/* ---- numbers, real or complex ------------------------------------------------------ */
+/* ---- numbers, real or complex ------------------------------------------------------
+ */
 
 INLINE value zero_value() {
 #ifdef COMPLEX
@@ -93,7 +94,8 @@ template <int lanes> INLINE complex sum_lanes(complex x) {
     return {sum_lanes<lanes>(x.re), sum_lanes<lanes>(x.im)};
 }
 
-/* ---- shuffles to the left ----------------------------------------------------------- */
+/* ---- shuffles to the left -----------------------------------------------------------
+ */
 
 /* As scan_round and lane_before of device.cuh, with `after` for `before`. */
 template <int lanes, int by> INLINE void scan_back_round(float &a, float &h) {
@@ -173,9 +175,9 @@ template <int lanes> INLINE complex lane_after(complex x, complex last) {
     return {lane_after<lanes>(x.re, last.re), lane_after<lanes>(x.im, last.im)};
 }
 
-/* Sums over the teams of a warp: each round a lane gives away one half of its numbers and
- * adds what it gets to the other, so that a lane ends with the first KEPT places filled.
- * bwd_sum.cu knows which numbers these are. */
+/* Sums over the teams of a warp: each round a lane gives away one half of its numbers
+ * and adds what it gets to the other, so that a lane ends with the first KEPT places
+ * filled. bwd_sum.cu knows which numbers these are. */
 template <int by = 16, int count = PAIR> INLINE void sum_teams(float (&v)[PAIR]) {
     if constexpr (by >= LANES) {
         const bool upper = threadIdx.x & by;
@@ -219,14 +221,16 @@ INLINE void add_or_store(complex *to, complex x, bool first) {
     add_or_store(&to->im, x.im, first);
 }
 
-/* ---- one state ---------------------------------------------------------------------- */
+/* ---- one state ----------------------------------------------------------------------
+ */
 
 /* Where a team has what it keeps by state. */
 struct channel {
     int64_t d;
-    const value *A, *edge; /* edge: in lane 0 the states before the tile, else adjoints */
-    value *adjoint, *dA;   /* behind dA, for all states, the gradient of the factor */
-    bool has_edge;         /* or it is zero */
+    const value *A,
+        *edge;           /* edge: in lane 0 the states before the tile, else adjoints */
+    value *adjoint, *dA; /* behind dA, for all states, the gradient of the factor */
+    bool has_edge;       /* or it is zero */
 };
 
 INLINE value read_constant(const mbr_tensor &t, int64_t d, int n) {
@@ -252,8 +256,8 @@ INLINE cursor read_cursor(const channel &c, int64_t A_stride, int n) {
     return {c.A[n * A_stride], c.has_edge ? c.edge[n] : zero_value()};
 }
 
-/* `count` states from n on over a tile; B, C: their tiles; partial: of this warp. If both
- * vary there is no constant factor. */
+/* `count` states from n on over a tile; B, C: their tiles; partial: of this warp. If
+ * both vary there is no constant factor. */
 template <bool both_vary>
 INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const channel &c,
                     cursor &ahead, int n, const coefficients<IN> &B,
@@ -355,7 +359,8 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
     }
 }
 
-/* ---- a tile ------------------------------------------------------------------------- */
+/* ---- a tile -------------------------------------------------------------------------
+ */
 
 INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
     return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
@@ -395,24 +400,48 @@ INLINE void fetch_either(either_runs &to, const mbr_tensor &t, const rows &r,
         fetch_run(to.in, row_of<IN>(t, r), at);
 }
 
+/* Asks the second-level cache for this lane's run of a row that is not wide. */
+INLINE void prefetch_run(const mbr_tensor &t, const rows &r, int64_t d,
+                         const place &at) {
+    const int64_t bytes = t.dtype_bits / 8;
+    if (at.first < at.left)
+        prefetch(static_cast<const char *>(t.data) +
+                 (r.b * t.stride[0] + d * t.stride[1] +
+                  (at.start + at.first) * t.stride[2]) *
+                     bytes);
+}
+
 /* Begins to copy a tile's wide rows. */
-INLINE void fetch_rows(stage &to, const scan_backward &f, const rows &r, const place &at,
-                       int parity) {
+INLINE void fetch_rows(stage &to, const scan_backward &f, const rows &r,
+                       const place &at, int parity) {
     const mbr_selective_scan_bwd_params &p = f.p;
     if (f.wide & WIDE_U)
         fetch_run(to.u[parity], r.u, at);
+    else
+        prefetch_run(p.u, r, r.d, at);
     if (f.wide & WIDE_DELTA)
         fetch_run(to.delta, r.delta, at);
+    else
+        prefetch_run(p.delta, r, r.d / f.repeat, at);
     if (f.wide & WIDE_DOUT)
         fetch_either(to.dout, p.dout, r, at);
+    else
+        prefetch_run(p.dout, r, r.d, at);
+    if (!p.z.data)
+        return;
     if (f.wide & WIDE_Z)
         fetch_run(to.z, r.z, at);
+    else
+        prefetch_run(p.z, r, r.d, at);
     if (f.wide & WIDE_OUT)
         fetch_either(to.out, p.out, r, at);
+    else
+        prefetch_run(p.out, r, r.d, at);
 }
 
-INLINE void take_row(float (&v)[STEPS], const runs<IN> &from, const IN *row, int64_t stride,
-                     const place &at, bool wide, either_exchange &team) {
+INLINE void take_row(float (&v)[STEPS], const runs<IN> &from, const IN *row,
+                     int64_t stride, const place &at, bool wide,
+                     either_exchange &team) {
     if (wide)
         take_run(v, from);
     else
@@ -420,7 +449,8 @@ INLINE void take_row(float (&v)[STEPS], const runs<IN> &from, const IN *row, int
 }
 
 INLINE void take_either(float (&v)[STEPS], const either_runs &from, const mbr_tensor &t,
-                        const rows &r, const place &at, bool wide, either_exchange &team) {
+                        const rows &r, const place &at, bool wide,
+                        either_exchange &team) {
     if (is_full(t)) {
         if (wide)
             take_run(v, from.full);
@@ -431,10 +461,46 @@ INLINE void take_either(float (&v)[STEPS], const either_runs &from, const mbr_te
     }
 }
 
+/* A dense row of 16-bit values from an address that is only aligned to one: in words,
+ * by lanes that lie side by side, but for the first and the last value. */
+template <class T>
+INLINE void store_odd_run(const float (&v)[STEPS], T *row, const place &at, int left,
+                          exchange<T> &team) {
+    const run<T, STEPS> r = pack_run<T>(v);
+    uint4 *piece = reinterpret_cast<uint4 *>(team.at);
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < PIECES<T>; j++)
+        piece[at.lane * PIECES<T> + j] = make_uint4(
+            r.word[4 * j], r.word[4 * j + 1], r.word[4 * j + 2], r.word[4 * j + 3]);
+    __syncwarp();
+    T *to = row + at.start;
+    const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
+    const uint32_t *words = reinterpret_cast<const uint32_t *>(team.at);
+#pragma unroll
+    for (int i = at.lane; i < TILE / 2; i += LANES) {
+        const int first = 2 * i + odd;
+        const uint32_t word =
+            __funnelshift_r(words[i], words[min(i + 1, TILE / 2 - 1)], 16 * odd);
+        if (first + 1 < left)
+            *reinterpret_cast<uint32_t *>(to + first) = word;
+        else if (first < left)
+            to[first] = T{(uint16_t)word};
+    }
+    if (odd && at.lane == 0 && left > 0)
+        to[0] = team.at[0];
+}
+
 INLINE void store_row(const float (&v)[STEPS], const mbr_tensor &t, const rows &r,
                       const place &at, bool wide, either_exchange &team) {
-    store_steps(v, row_of<IN>(t, r), t.stride[2], at, r.exists ? at.left : 0, wide,
-                team.in);
+    const int left = r.exists ? at.left : 0;
+    if constexpr (sizeof(IN) == 2) {
+        if (!wide && t.stride[2] == 1) {
+            store_odd_run(v, row_of<IN>(t, r), at, left, team.in);
+            return;
+        }
+    }
+    store_steps(v, row_of<IN>(t, r), t.stride[2], at, left, wide, team.in);
 }
 
 /* dy, and with a gate dz and out_z. These may lie in the memory of z, dout or out:
@@ -462,10 +528,12 @@ INLINE void take_dy(steps &s, const stage &from, const scan_backward &f, const r
 }
 
 /* A tile's steps before its states; those that do not exist are all zero. */
-INLINE void take_steps(steps &s, const stage &from, const scan_backward &f, const rows &r,
-                       const place &at, int parity, either_exchange &team) {
+INLINE void take_steps(steps &s, const stage &from, const scan_backward &f,
+                       const rows &r, const place &at, int parity,
+                       either_exchange &team) {
     const mbr_selective_scan_bwd_params &p = f.p;
-    take_row(s.dt, from.delta, r.delta, p.delta.stride[2], at, f.wide & WIDE_DELTA, team);
+    take_row(s.dt, from.delta, r.delta, p.delta.stride[2], at, f.wide & WIDE_DELTA,
+             team);
     take_row(s.du, from.u[parity], r.u, p.u.stride[2], at, f.wide & WIDE_U, team);
     if (p.delta_softplus) {
 #pragma unroll
@@ -526,8 +594,8 @@ INLINE void finish(steps &s, const stage &from, const scan_backward &f, const ro
                     1, at, r.exists ? at.left : 0, true, team.full);
 }
 
-/* Sums the warps' parts of `count` states and writes the block's, or adds them to those of
- * the blocks that share the slice. */
+/* Sums the warps' parts of `count` states and writes the block's, or adds them to those
+ * of the blocks that share the slice. */
 INLINE void add_partial(float4 *to, const float4 *from, int count, bool shared) {
     const int warps = blockDim.x / 32;
     for (int i = threadIdx.x; i < count * QUADS; i += blockDim.x) {
@@ -564,7 +632,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         const int64_t of_group = block / f.blocks_per_group;
         const int64_t b = of_group / f.groups, g = of_group % f.groups;
         const int64_t in_group = block % f.blocks_per_group * channels + team;
-        /* A team without a channel reads the group's last one as zeros, stores nothing. */
+        /* A team without a channel reads the group's last one as zeros, stores nothing.
+         */
         const bool exists = in_group < f.width;
         const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
         const int64_t row = b * p.u.shape[1] + d;
@@ -578,9 +647,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                         read_scalar(p.D, d, 0.0f),
                         read_scalar(p.delta_bias, d / f.repeat, 0.0f)};
         float *sums = f.sums + row * (SUMS_VALUES + 2 * PARTS * states);
-        float4 *partial = reinterpret_cast<float4 *>(f.partial) +
-                          ((slice * p.u.shape[0] + b) * f.groups + g) * f.tiles * states *
-                              QUADS;
+        float4 *partial =
+            reinterpret_cast<float4 *>(f.partial) +
+            ((slice * p.u.shape[0] + b) * f.groups + g) * f.tiles * states * QUADS;
         float dD = 0.0f, dbias = 0.0f;
         channel c;
         c.d = d;
@@ -601,12 +670,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 fetch_values(B_tiles[buffer],
                              row_of<IN>(p.B, b, g) + n * p.B.stride[2] +
                                  start * PARTS * p.B.stride[3],
-                             p.B.stride[2], p.B.stride[3], count, left, f.wide & WIDE_B);
+                             p.B.stride[2], p.B.stride[3], count, left,
+                             f.wide & WIDE_B);
             if (variable_C)
                 fetch_values(C_tiles[buffer],
                              row_of<IN>(p.C, b, g) + n * p.C.stride[2] +
                                  start * PARTS * p.C.stride[3],
-                             p.C.stride[2], p.C.stride[3], count, left, f.wide & WIDE_C);
+                             p.C.stride[2], p.C.stride[3], count, left,
+                             f.wide & WIDE_C);
         };
         /* Of the stage before, which waits for a barrier to be added up. */
         float4 *waiting = nullptr;
@@ -652,7 +723,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 else
                     reverse<false>(s, p, c, ahead, n, B, C, count, exists, first,
                                    own_partial, lane);
-                waiting = any_variable ? partial + (tile * states + n) * QUADS : nullptr;
+                waiting =
+                    any_variable ? partial + (tile * states + n) * QUADS : nullptr;
                 waiting_count = count;
             }
             finish(s, staged, f, r, at, parity, own, dD, dbias);

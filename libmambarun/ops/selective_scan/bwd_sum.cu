@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bwd_sum.cu - after the backward scan: adds up what its blocks left in the workspace and
- * writes dB, dC, dA, dD, ddelta_bias and grouped ddelta. IN is their type where it is u's.
+ * bwd_sum.cu - after the backward scan: adds up what its blocks left in the workspace
+ * and writes dB, dC, dA, dD, ddelta_bias and grouped ddelta. IN is their type where it
+ * is u's.
  *
- * A block makes 32 results, one per lane (or one, see sum_bias). Its warps share the terms
- * of a sum out among them, and their parts meet in shared memory, so that the order of
- * additions follows from the shapes alone.
+ * A block makes 32 results, one per lane (or one, see sum_bias; or, of few terms, one
+ * per thread). Its warps share the terms of a sum out among them, and their parts meet
+ * in shared memory, so that the order of additions follows from the shapes alone.
  */
 #include "cuda_scan.h"
 #include "variant/device.cuh"
@@ -44,19 +45,28 @@ INLINE int warp_index() {
 INLINE void sum_coefficients(const scan_backward &f, int64_t block) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
-    const int of_lane = 2 * (int)f.steps * parts; /* numbers, before the sum over teams */
+    const int of_lane =
+        2 * (int)f.steps * parts; /* numbers, before the sum over teams */
     const int kept = of_lane * (int)f.lanes / 32;
     const int64_t quads = of_lane * (int)f.lanes / 4; /* of a state's tile */
     const int64_t states = p.A.shape[1];
     const int64_t slice = p.u.shape[0] * f.groups * f.tiles * states * quads;
-    const int64_t i = block * 32 + threadIdx.x % 32; /* quads is a multiple of 32 */
+    const bool is_few = f.slices <= SUM_FEW_SLICES;
+    const int64_t i =
+        is_few ? block * blockDim.x + threadIdx.x : block * 32 + threadIdx.x % 32;
     const float4 *from = reinterpret_cast<const float4 *>(f.partial) + i;
+    const int step = is_few ? 1 : WARPS;
     part sum = nothing();
-#pragma unroll 4
-    for (int64_t s = warp_index(); s < f.slices; s += WARPS)
-        add(sum, from[s * slice]);
-    sum = sum_warps(sum);
-    if (warp_index() != 0)
+    if (i < slice)
+#pragma unroll 8
+        for (int64_t s = is_few ? 0 : warp_index(); s < f.slices; s += step)
+            add(sum, from[s * slice]);
+    if (!is_few) {
+        sum = sum_warps(sum);
+        if (warp_index() != 0)
+            return;
+    }
+    if (i >= slice)
         return;
     const int place = (int)(i % quads), lane = place % 32;
     const int number = lane / (int)f.lanes * kept + place / 32 * 4;
@@ -64,8 +74,8 @@ INLINE void sum_coefficients(const scan_backward &f, int64_t block) {
     const int64_t state = i / quads % states, tile = i / quads / states % f.tiles;
     const int64_t row = i / quads / states / f.tiles;
     const mbr_tensor &t = is_C ? p.dC : p.dB;
-    const int64_t at = (tile * f.lanes + lane % f.lanes) * f.steps * parts +
-                       number % (of_lane / 2);
+    const int64_t at =
+        (tile * f.lanes + lane % f.lanes) * f.steps * parts + number % (of_lane / 2);
     if (t.ndim != 4)
         return;
     IN *to = static_cast<IN *>(t.data) + row / f.groups * t.stride[0] +
@@ -106,7 +116,8 @@ INLINE void sum_channel(const scan_backward &f, int64_t block) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
     const int64_t dim = p.u.shape[1], states = p.A.shape[1];
-    const int64_t i = block * 32 + threadIdx.x % 32, pitch = SUMS_VALUES + 2 * parts * states;
+    const int64_t i = block * 32 + threadIdx.x % 32,
+                  pitch = SUMS_VALUES + 2 * parts * states;
     const int64_t d = i / (states + 1), n = i % (states + 1) - 1;
     const bool constant = p.B.ndim != 4 || p.C.ndim != 4;
     part sum = nothing();
@@ -156,9 +167,9 @@ INLINE void sum_row(const scan_backward &f, int64_t block) {
             sum.x += from[k * f.padded];
     sum = sum_warps(sum);
     if (warp_index() == 0 && at < p.u.shape[2])
-        static_cast<IN *>(p.ddelta.data)[row / rows * p.ddelta.stride[0] +
-                                         row % rows * p.ddelta.stride[1] +
-                                         at * p.ddelta.stride[2]] =
+        static_cast<IN *>(
+            p.ddelta.data)[row / rows * p.ddelta.stride[0] +
+                           row % rows * p.ddelta.stride[1] + at * p.ddelta.stride[2]] =
             from_float<IN>(sum.x);
 }
 

@@ -9,12 +9,12 @@
  *     COMPLEX  defined if A is complex
  * LANES STEPS is that of the kernel of bwd.cu which reads the states.
  *
- * A team takes one chunk of a channel, whose first state is zero or stands in x, so that
- * all chunks go at once. A constant B stays out of the state, as in x. If f.atomic, the
- * partial sums are set to 0 on the side.
+ * A team takes one chunk of a channel, whose first state is zero or stands in x, so
+ * that all chunks go at once. A constant B stays out of the state, as in x. If
+ * f.atomic, the partial sums are set to 0 on the side.
  */
 #include "cuda_scan.h"
-#include "scan.cuh"
+#include "bwd.cuh"
 
 INLINE value as_value(float x) {
 #ifdef COMPLEX
@@ -71,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                               (2 * TILE * PARTS / 4);
         for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < quads;
              i += (int64_t)gridDim.x * blockDim.x)
-            reinterpret_cast<float4 *>(f.partial)[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            reinterpret_cast<float4 *>(f.partial)[i] =
+                make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
     for (int64_t block = blockIdx.x; block < f.blocks * f.chunks; block += gridDim.x) {
         const int64_t chunk = block % f.chunks, of_chunk = block / f.chunks;
@@ -82,15 +83,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         const bool exists = in_group < f.width;
         const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
         const int64_t row = b * p.u.shape[1] + d;
-        const IN *u = row_of<IN>(p.u, b, d), *delta = row_of<IN>(p.delta, b, d / f.repeat);
+        const IN *u = row_of<IN>(p.u, b, d),
+                 *delta = row_of<IN>(p.delta, b, d / f.repeat);
         const float bias =
-            p.delta_bias.data ? static_cast<const float *>(p.delta_bias.data)
-                                    [d / f.repeat * p.delta_bias.stride[0]]
-                              : 0.0f;
+            p.delta_bias.data
+                ? static_cast<const float *>(
+                      p.delta_bias.data)[d / f.repeat * p.delta_bias.stride[0]]
+                : 0.0f;
         const value *A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
         const int64_t from = chunk * (CHUNK / TILE);
-        const int64_t to = min(f.tiles, from + CHUNK / TILE) - 1; /* the last to go into */
-        value *entry = reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
+        const int64_t to =
+            min(f.tiles, from + CHUNK / TILE) - 1; /* the last to go into */
+        value *entry =
+            reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
         const value *x = static_cast<const value *>(p.x.data) +
                          (row * f.chunks + chunk - 1) * 2 * states;
         for (int n = lane; n < states && exists; n += LANES)
@@ -98,15 +103,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         __syncwarp();
 
         const auto at_tile = [&](int64_t tile) { /* all of it exists */
-            return place{tile * TILE, lane * STEPS, TILE, lane, true};
+                                                 return place{tile * TILE, lane * STEPS,
+                                                              TILE, lane, true};
         };
         const auto fetch_stage = [&](int64_t tile, int n) {
             if (variable_B)
                 fetch_values(B_tiles[buffer],
                              row_of<IN>(p.B, b, g) + n * p.B.stride[2] +
                                  tile * TILE * PARTS * p.B.stride[3],
-                             p.B.stride[2], p.B.stride[3], min(STATES, states - n), TILE,
-                             f.wide & WIDE_B);
+                             p.B.stride[2], p.B.stride[3], min(STATES, states - n),
+                             TILE, f.wide & WIDE_B);
         };
         const auto fetch_rows = [&](int64_t tile) {
             if (wide_u)
@@ -148,7 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 const int count = min(STATES, states - n);
                 if (n > 0)
                     copies_wait();
-                __syncthreads(); /* this stage is there, and the buffer of the last free */
+                __syncthreads(); /* this stage is there, and the buffer of the last free
+                                  */
                 const coefficients<IN> &B = B_tiles[buffer];
                 buffer ^= 1;
                 if (n + STATES < states)

@@ -2,8 +2,8 @@
  *
  * cuda_bwd.c - launches the backward selective scan: picks rows of instances.def, lays
  * out the workspace and says how many blocks of how many channels. Up to three kernels:
- * the states before every tile (bwd_sweep.cu), the gradients (bwd.cu), and the sums over
- * blocks and batch (bwd_sum.cu).
+ * the states before every tile (bwd_sweep.cu), the gradients (bwd.cu), and the sums
+ * over blocks and batch (bwd_sum.cu).
  */
 #include "../../variant/cuda.h"
 #include "cuda_scan.h"
@@ -12,12 +12,12 @@
 
 enum {
     WARP = 32,
-    CHUNK = 2048,        /* positions per entry of x */
-    THREADS = 128,       /* per block at most, as in scan.cuh */
-    SUM_THREADS = 256,   /* as in bwd_sum.cu */
-    SUM_ITEMS = 32,      /* results of one of its blocks */
-    ENOUGH_WARPS = 2000, /* fewer do not fill a large GPU */
-    SHARED_SLICES = 8    /* of partial sums, if blocks have to share them */
+    CHUNK = 2048,       /* positions per entry of x */
+    THREADS = 128,      /* per block at most, as in bwd.cuh */
+    SUM_THREADS = 256,  /* as in bwd_sum.cu */
+    SUM_ITEMS = 32,     /* results of one of its blocks */
+    ENOUGH_WARPS = 800, /* fewer leave much of a large GPU idle */
+    SHARED_SLICES = 8   /* of partial sums, if blocks have to share them */
 };
 
 /* How the lanes of a warp are shared out, see bwd.cu; instances.def says the same. */
@@ -80,15 +80,16 @@ static int64_t threads_for(const scan_backward *f) {
     return wanted < THREADS ? wanted : THREADS;
 }
 
-/* Takes bytes off a workspace that begins at base (NULL: only counts), on whole lines. */
+/* Takes bytes off a workspace that begins at base (NULL: only counts), on whole lines.
+ */
 static float *take(char *base, size_t *used, int64_t bytes) {
     float *here = base ? (float *)(base + *used) : NULL;
     *used += ((size_t)bytes + 63) / 64 * 64;
     return here;
 }
 
-/* A team of few lanes costs least; many are for few channels. Only the shapes decide, so
- * that the workspace's size needs no device. */
+/* A team of few lanes costs least; many are for few channels. Only the shapes decide,
+ * so that the workspace's size needs no device. */
 static int choose_layout(const mbr_selective_scan_bwd_params *p) {
     if (p->A.dtype_code == MBR_COMPLEX)
         return COMPLEX;
@@ -134,7 +135,8 @@ static size_t plan(scan_backward *f, const layout *l, char *base) {
         const int64_t each = batch * f->groups * states * f->padded * 2 * value;
         choose_slices(f, each);
         f->partial = take(base, &used, f->slices * each);
-        f->sum_blocks[0] = each / 16 / SUM_ITEMS;
+        f->sum_blocks[0] =
+            divide_up(each / 16, f->slices <= SUM_FEW_SLICES ? SUM_THREADS : SUM_ITEMS);
     } else {
         f->slices = 1;
     }
@@ -161,12 +163,11 @@ static uint32_t wide_tensors(const mbr_selective_scan_bwd_params *p) {
     const struct {
         const mbr_tensor *t;
         uint32_t bit;
-    } tensors[] = {{&p->u, WIDE_U},         {&p->delta, WIDE_DELTA},
-                   {&p->B, WIDE_B},         {&p->C, WIDE_C},
-                   {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
-                   {&p->out_z, WIDE_OUT_Z}, {&p->dout, WIDE_DOUT},
-                   {&p->du, WIDE_DU},       {&p->ddelta, WIDE_DDELTA},
-                   {&p->dz, WIDE_DZ}};
+    } tensors[] = {
+        {&p->u, WIDE_U},           {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
+        {&p->C, WIDE_C},           {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
+        {&p->out_z, WIDE_OUT_Z},   {&p->dout, WIDE_DOUT},   {&p->du, WIDE_DU},
+        {&p->ddelta, WIDE_DDELTA}, {&p->dz, WIDE_DZ}};
     uint32_t wide = 0;
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         if (is_wide(tensors[i].t))
@@ -198,7 +199,8 @@ mbr_status mbr_impl_selective_scan_bwd(const mbr_selective_scan_bwd_params *p) {
         s = launch(&f, k->reverse[which], f.blocks, threads_for(&f));
     if (s == MBR_OK)
         s = launch(&f, k->sum,
-                   f.sum_blocks[0] + f.sum_blocks[1] + f.sum_blocks[2] + f.sum_blocks[3],
+                   f.sum_blocks[0] + f.sum_blocks[1] + f.sum_blocks[2] +
+                       f.sum_blocks[3],
                    SUM_THREADS);
     return s;
 }

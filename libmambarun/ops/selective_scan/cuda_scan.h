@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cuda_scan.h - what cuda_fwd.c and cuda_bwd.c tell their kernels beyond the params. Read
- * by both compilers.
+ * cuda_scan.h - what cuda_fwd.c and cuda_bwd.c tell their kernels beyond the params.
+ * Read by both compilers.
  */
 #ifndef MBR_CUDA_SCAN_H
 #define MBR_CUDA_SCAN_H
@@ -9,17 +9,17 @@
 #include "selective_scan.h"
 
 enum { /* scan_forward.wide: 16-byte accesses are right for every row of this tensor */
-    WIDE_U = 1,
-    WIDE_DELTA = 2,
-    WIDE_B = 4,
-    WIDE_C = 8,
-    WIDE_Z = 16,
-    WIDE_OUT = 32,
-    WIDE_OUT_Z = 64,
-    WIDE_DOUT = 128, /* from here on only in scan_backward.wide */
-    WIDE_DU = 256,
-    WIDE_DDELTA = 512,
-    WIDE_DZ = 1024
+       WIDE_U = 1,
+       WIDE_DELTA = 2,
+       WIDE_B = 4,
+       WIDE_C = 8,
+       WIDE_Z = 16,
+       WIDE_OUT = 32,
+       WIDE_OUT_Z = 64,
+       WIDE_DOUT = 128, /* from here on only in scan_backward.wide */
+       WIDE_DU = 256,
+       WIDE_DDELTA = 512,
+       WIDE_DZ = 1024
 };
 
 /* A block of threads advances `channels` channels of one group of one batch entry. */
@@ -33,15 +33,15 @@ typedef struct scan_forward {
     uint32_t reserved;
 } scan_forward;
 
-/* A block of threads takes `channels` channels of one group of one batch entry backwards;
- * what they add to dB and dC goes to one of `slices` partial sums. All pointers are parts
- * of the workspace; `value` is a float, of a complex A two. P is 2 for a complex A, else
- * 1. */
+/* A block of threads takes `channels` channels of one group of one batch entry
+ * backwards; what they add to dB and dC goes to one of `slices` partial sums. All
+ * pointers are parts of the workspace; `value` is a float, of a complex A two. P is 2
+ * for a complex A, else 1. */
 typedef struct scan_backward {
     mbr_selective_scan_bwd_params p; /* first: see instances.def */
     int64_t groups, width;           /* groups of channels, channels in each */
     int64_t repeat;                  /* channels per row of delta */
-    int64_t tiles;                   /* of lanes * steps positions, of the whole length */
+    int64_t tiles; /* of lanes * steps positions, of the whole length */
     int64_t blocks, blocks_per_group;
     int64_t chunks; /* the sweep's blocks take one each */
     int64_t slices;
@@ -49,18 +49,22 @@ typedef struct scan_backward {
     uint32_t atomic;       /* blocks share slices, which the sweep has set to 0 */
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
     float *partial;        /* [slice][b][group][tile][state][2 * lanes * steps * P] */
-    float *entry;          /* [b][channel][tile][state] value: the state before a tile */
-    float *adjoint;        /* [b][channel][state] value: what a tile hands to the left */
-    float *sums;           /* [b][channel][SUMS_VALUES + 2 * states * P]: see below */
-    float *rows;           /* [b][channel][padded]: ddelta before its rows are summed */
-    int64_t padded;        /* the length in whole tiles */
+    float *entry;   /* [b][channel][tile][state] value: the state before a tile */
+    float *adjoint; /* [b][channel][state] value: what a tile hands to the left */
+    float *sums;    /* [b][channel][SUMS_VALUES + 2 * states * P]: see below */
+    float *rows;    /* [b][channel][padded]: ddelta before its rows are summed */
+    int64_t padded; /* the length in whole tiles */
     int64_t sum_blocks[4]; /* of the last kernel, by job: see bwd_sum.cu */
 } scan_backward;
 
 enum { /* scan_backward.sums */
-    SUMS_D,
-    SUMS_BIAS,
-    SUMS_VALUES /* then dA and the gradient of the constant factor of C, by state */
+       SUMS_D,
+       SUMS_BIAS,
+       SUMS_VALUES /* then dA and the gradient of the constant factor of C, by state */
 };
+
+enum {
+    SUM_FEW_SLICES = 128
+}; /* up to so many, one thread of bwd_sum.cu adds them up */
 
 #endif
