@@ -17,7 +17,8 @@
 #
 # Needs a torch with CUDA, pytest and what was built: MAMBARUN_PATH names the folder with
 # libmambarun.so, its variants and the reference (build/cuda/lib if unset). Uses
-# pytest-xdist and pytest-timeout if they are here. Each part ends within 8 minutes.
+# pytest-xdist and pytest-timeout if they are here. Each part ends within 8 minutes, or
+# after LIMIT seconds if that is set.
 # Results are written to FOLDER, to be kept as they are; the last line says "ok PART" or
 # "FAILED PART", and the exit status the same.
 
@@ -38,10 +39,10 @@ has() { "$python" -c "import $1" 2>/dev/null; }
 # tests ARGUMENTS...: pytest, on several CPUs if it can.
 workers=$(($(nproc) > 8 ? 8 : $(nproc)))
 options=(-q -p no:cacheprovider --tb=short)
-! has pytest_timeout || options+=(--timeout=120 --timeout-method=thread)
+! has pytest_timeout || options+=(--timeout=60 --timeout-method=thread)
 # SIGINT, so that pytest still reports what it has.
-limit() { timeout --signal INT --kill-after 10 "$@"; }
-tests() { limit 420 "$python" -m pytest "${options[@]}" "$@"; }
+limit() { timeout --signal INT --kill-after 10 "${LIMIT:-420}" "$@" </dev/null; }
+tests() { limit "$python" -m pytest "${options[@]}" "$@"; }
 parallel=()
 ! has xdist || parallel=(-n "$workers")
 
@@ -53,7 +54,7 @@ judge() {
 
 # The driver compiles PTX at the first use and remembers it: once is enough.
 preload() {
-    MAMBARUN_VARIANT=$variant limit 400 "$python" -c 'import time, torch, mambarun
+    MAMBARUN_VARIANT=$variant limit "$python" -c 'import time, torch, mambarun
 torch.zeros(1, device="cuda")
 begin = time.perf_counter()
 mambarun.preload(0)
@@ -65,13 +66,15 @@ conformance() { judge test_ops.py; }
 subset() { preload && judge test_ops.py -k "random"; }
 
 shim() {
+    "$python" -c 'import torch, sys
+torch.cuda.is_available() or sys.exit("NotSupported: torch finds no GPU here")' || return 1
     tests "${parallel[@]}" -rs shim/tests/test_cuda.py
 }
 
 # sanitizer TOOL: each array has its own memory, and nothing lies behind it.
 sanitizer() {
     local words=$out/$1-words.txt status=0
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 limit 420 compute-sanitizer --tool "$1" \
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 limit compute-sanitizer --tool "$1" \
         --target-processes all --error-exitcode 99 --print-limit 20 --log-file "$words" \
         "$python" -m pytest -q -p no:cacheprovider --tb=short conformance/test_ops.py \
         --variant "$variant" --require "$variant" --tight -k random-3 || status=$?
@@ -90,11 +93,11 @@ deterministic() {
 }
 
 vmamba_digits() {
-    limit 420 "$python" examples/vmamba_digits.py --device cuda --out "$out/digits.png"
+    limit "$python" examples/vmamba_digits.py --device cuda --out "$out/digits.png"
 }
-mamba_text() { limit 420 "$python" examples/mamba_text.py --device cuda; }
+mamba_text() { limit "$python" examples/mamba_text.py --device cuda; }
 
-bench() { limit 420 "$python" bench/gpu.py --json "$out/bench.json"; }
+bench() { limit "$python" bench/gpu.py --json "$out/bench.json"; }
 
 case $part in
 conformance | subset) log=$part-$variant ;;
