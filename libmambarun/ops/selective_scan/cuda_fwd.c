@@ -9,47 +9,47 @@
 #include <stdbool.h>
 
 enum {
-    THREADS = 128,            /* per block at most */
-    THREAD_UNIT = 64,         /* scan.cuh wants multiples of it */
-    SHARED_BYTES = 8 * 1024,  /* dynamic; with a kernel's static part at most 48 KB */
-    BUSY_BLOCKS = 3,          /* per multiprocessor: more add little */
-    LAYOUTS = 3,
-    KINDS = 5 /* of pairs of types */
+    THREADS = 128,           /* per block at most */
+    THREAD_UNIT = 64,        /* scan.cuh wants multiples of it */
+    SHARED_BYTES = 6 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
+    BUSY_BLOCKS = 3,         /* per multiprocessor: more add little */
+    LAYOUTS = 4,
+    KINDS = 3 /* of types */
 };
 
 /* How fwd.cu shares out the lanes of a warp, as instances.def has it. */
 typedef struct layout {
     int lanes, steps;
-    int blocks; /* per multiprocessor */
-    int cost;   /* measured, of a position of a channel, where nothing else limits */
+    int blocks;              /* per multiprocessor */
+    int per_step, per_state; /* measured costs of a position, and of a state there */
 } layout;
 
 static const layout real_layouts[LAYOUTS] = {
-    {8, 16, 4, 100}, {16, 8, 5, 112}, {32, 8, 4, 122}};
-static const layout complex_layout = {32, 8, 3, 0};
+    {8, 8, 6, 310, 57}, {8, 16, 4, 370, 42}, {16, 8, 5, 330, 57}, {32, 8, 4, 330, 77}};
+static const layout complex_layout = {32, 8, 3, 0, 0};
 
-/* Types of u and out, and the kernels for them: by layout, and for a complex A. */
+/* A type of u, and the kernels for it: by layout, and for a complex A. */
 typedef struct kind {
-    uint8_t code, bits, out_bits;
+    uint8_t code, bits;
     uint32_t real[LAYOUTS], complex;
 } kind;
 
-#define KERNELS(in, out)                                                                 \
-    {MBR_KERNEL_selective_scan_fwd_##in##_##out##_lanes8,                                \
-     MBR_KERNEL_selective_scan_fwd_##in##_##out##_lanes16,                               \
-     MBR_KERNEL_selective_scan_fwd_##in##_##out##_lanes32},                              \
-        MBR_KERNEL_selective_scan_fwd_##in##_##out##_complex
+#define KERNELS(in)                                                                    \
+    {MBR_KERNEL_selective_scan_fwd_##in##_lanes8_short,                                \
+     MBR_KERNEL_selective_scan_fwd_##in##_lanes8,                                      \
+     MBR_KERNEL_selective_scan_fwd_##in##_lanes16,                                     \
+     MBR_KERNEL_selective_scan_fwd_##in##_lanes32},                                    \
+        MBR_KERNEL_selective_scan_fwd_##in##_complex
 
 static const kind kinds[KINDS] = {
-    {MBR_BFLOAT, 16, 16, KERNELS(bf16, bf16)}, {MBR_BFLOAT, 16, 32, KERNELS(bf16, f32)},
-    {MBR_FLOAT, 16, 16, KERNELS(f16, f16)},    {MBR_FLOAT, 16, 32, KERNELS(f16, f32)},
-    {MBR_FLOAT, 32, 32, KERNELS(f32, f32)},
+    {MBR_BFLOAT, 16, KERNELS(bf16)},
+    {MBR_FLOAT, 16, KERNELS(f16)},
+    {MBR_FLOAT, 32, KERNELS(f32)},
 };
 
-static const kind *find_kind(const mbr_selective_scan_fwd_params *p) {
+static const kind *find_kind(const mbr_tensor *u) {
     for (int i = 0; i < KINDS; i++)
-        if (kinds[i].code == p->u.dtype_code && kinds[i].bits == p->u.dtype_bits &&
-            kinds[i].out_bits == p->out.dtype_bits)
+        if (kinds[i].code == u->dtype_code && kinds[i].bits == u->dtype_bits)
             return &kinds[i];
     return NULL;
 }
@@ -89,8 +89,9 @@ static int64_t choose_threads(const scan_forward *f, const layout *l) {
 
 /* How long all of it would take, in units of no meaning: waves of blocks, of which the
  * last is seldom full. */
-static int64_t estimate(const scan_forward *f, const layout *l) {
-    const int64_t channels = choose_threads(f, l) / l->lanes, tile = l->lanes * l->steps;
+static double estimate(const scan_forward *f, const layout *l) {
+    const int64_t channels = choose_threads(f, l) / l->lanes,
+                  tile = l->lanes * l->steps;
     const int64_t blocks = f->p.u.shape[0] * f->groups * divide_up(f->width, channels);
     const int64_t each = divide_up(blocks, mbr__multiprocessors(&f->p.call));
     int64_t last = each % l->blocks;
@@ -98,7 +99,8 @@ static int64_t estimate(const scan_forward *f, const layout *l) {
         last = BUSY_BLOCKS;
     const int64_t time = each / l->blocks * l->blocks + last;
     const int64_t positions = divide_up(f->p.u.shape[2], tile) * tile;
-    return time * channels * positions * l->cost;
+    const int64_t cost = l->per_step + l->per_state * f->p.A.shape[1];
+    return (double)time * (double)(channels * cost) * (double)positions;
 }
 
 /* Few lanes to a channel cost least if there are channels enough and tiles are full;
@@ -120,8 +122,8 @@ static void describe(scan_forward *f) {
     const struct {
         const mbr_tensor *t;
         uint32_t bit;
-    } tensors[] = {{&p->u, WIDE_U},     {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
-                   {&p->C, WIDE_C},     {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
+    } tensors[] = {{&p->u, WIDE_U},        {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
+                   {&p->C, WIDE_C},        {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
                    {&p->out_z, WIDE_OUT_Z}};
     f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
     f->width = p->u.shape[1] / f->groups;
@@ -132,7 +134,7 @@ static void describe(scan_forward *f) {
 }
 
 mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
-    const kind *k = find_kind(p);
+    const kind *k = find_kind(&p->u);
     if (k == NULL)
         return MBR_E_UNSUPPORTED;
     if (p->u.shape[2] == 0)
