@@ -293,10 +293,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                                   */
                 const state_tiles<IN> &B = B_tiles[buffer], &C = C_tiles[buffer];
                 buffer ^= 1;
-                if (n + STATES < states)
-                    fetch_stage(start, n + STATES);
-                else if (!is_last)
-                    fetch_stage(start + TILE, 0);
+                const bool more = n + STATES < states;
+                if (more || !is_last)
+                    fetch_stage(more ? start : start + TILE, more ? n + STATES : 0);
                 if (n == 0 && !is_last) {
                     fetch_runs(u_runs, own.u, place_of(start + TILE), read_u);
                     fetch_runs(delta_runs, own.delta, place_of(start + TILE),
