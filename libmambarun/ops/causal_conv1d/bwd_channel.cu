@@ -44,104 +44,124 @@ INLINE void store_initial(const mbr_causal_conv1d_bwd_params &p, place_in o, int
         columns_of(p.dinitial_states, o.b, o.d).put(j, lane_data::pack(dx));
 }
 
-/* One segment: `steps` from time `from` on. */
+/* A lane on its way through one segment: `steps` from time `from` on. */
+template <int ahead> struct walk {
+    columns x, dout, dx; /* at the first step; dx 3 before it */
+    const int32_t *ids;  /* of the row */
+    int64_t from;
+    int steps, given; /* how many there are to read */
+    int lane;
+    step next_x[ahead], next_dout[ahead];
+    float x_before[BEFORE][COUNT], g_before[BEFORE][COUNT];
+    int id[TAPS];
+};
+
+/* Step t, with the i-th of what was loaded. inner: it and the 3 before it lie within
+ * the segment, and what is to be loaded within the row. */
+template <bool with_ids, bool inner, int ahead>
+INLINE void advance(const mbr_causal_conv1d_bwd_params &p, place_in o,
+                    const block_taps &all, walk<ahead> &k, int t, int i, sums &total) {
+    const counted taps = taps_of((int)p.weight.shape[1]);
+    counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
+    if (with_ids) {
+        k.id[0] = k.id[1], k.id[1] = k.id[2], k.id[2] = k.id[3];
+        k.id[3] = id_at(k.ids, p.seq_idx.stride[1], p.x.shape[2], k.from + t);
+        c = within_sequence(taps, k.id[0], k.id[1], k.id[2], k.id[3]);
+        back = within_sequence(taps, k.id[3], k.id[2], k.id[1], k.id[0]);
+    }
+    const lane_taps w = all.of(k.lane); /* not kept: registers are short */
+    float x_t[COUNT], g_t[COUNT], sum[COUNT];
+    lane_data::unpack(x_t, k.next_x[i]);
+    lane_data::unpack(g_t, k.next_dout[i]);
+    if (inner || t + ahead < k.given) {
+        k.next_x[i] = k.x.at(t + ahead);
+        k.next_dout[i] = k.dout.at(t + ahead);
+    }
+    if (p.silu_activation) {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            g_t[n] *= silu_slope(add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n],
+                                          w.w[3][n], k.x_before[0][n], k.x_before[1][n],
+                                          k.x_before[2][n], x_t[n], c));
+    }
+    if (!inner && t >= k.given) { /* beyond the end: not 0 times something */
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            g_t[n] = 0.0f;
+    } else if (inner || t < k.steps) {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+#pragma unroll
+            for (int j = 0; j < BEFORE; j++)
+                if (!with_ids || c.tap[j])
+                    total[j][n] = fmaf(g_t[n], k.x_before[j][n], total[j][n]);
+            total[BEFORE][n] = fmaf(g_t[n], x_t[n], total[BEFORE][n]);
+            total[TAPS][n] += g_t[n];
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < COUNT; n++) {
+        sum[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g_t[n],
+                          k.g_before[2][n], k.g_before[1][n], k.g_before[0][n], back);
+        k.x_before[0][n] = k.x_before[1][n], k.x_before[1][n] = k.x_before[2][n];
+        k.x_before[2][n] = x_t[n];
+        k.g_before[0][n] = k.g_before[1][n], k.g_before[1][n] = k.g_before[2][n];
+        k.g_before[2][n] = g_t[n];
+    }
+    if (!inner)
+        add_final(p, o, k.from + t - BEFORE, sum);
+    if (inner || t >= BEFORE)
+        k.dx.put(t, lane_data::pack(sum));
+    else if (k.from == 0)
+        store_initial(p, o, t - BEFORE, sum);
+}
+
 template <bool with_ids>
 INLINE void differentiate(const mbr_causal_conv1d_bwd_params &p, place_in o,
                           const block_taps &all, int lane, int64_t from, int steps,
                           sums &total) {
     /* Steps that are loaded before they are used. */
-    constexpr int AHEAD = (with_ids ? 4 : 8) / sizeof(IN);
-    const int64_t length = p.x.shape[2], ids_step = p.seq_idx.stride[1];
-    const int width = (int)p.weight.shape[1];
-    const int given = (int)min(length - from, (int64_t)steps + BEFORE);
-    const counted taps = taps_of(width);
-    const int32_t *ids = ids_of(p.seq_idx, o.b);
-    columns x = columns_of(p.x, o.b, o.d), dout = columns_of(p.dout, o.b, o.d),
-            dx = columns_of(p.dx, o.b, o.d);
-    float x_before[BEFORE][COUNT], g_before[BEFORE][COUNT];
-    int id[TAPS] = {};
-    const inputs history = {x, columns_of(p.initial_states, o.b, o.d), length,
-                            width - 1};
+    constexpr int ahead = (with_ids ? 4 : 8) / sizeof(IN);
+    const int64_t length = p.x.shape[2];
+    const inputs x = {columns_of(p.x, o.b, o.d), columns_of(p.initial_states, o.b, o.d),
+                      length, (int)p.weight.shape[1] - 1};
+    walk<ahead> k = {x.now, columns_of(p.dout, o.b, o.d), columns_of(p.dx, o.b, o.d)};
+    k.ids = ids_of(p.seq_idx, o.b);
+    k.from = from;
+    k.steps = steps;
+    k.given = (int)min(length - from, (int64_t)steps + BEFORE);
+    k.lane = lane;
+    k.x.data += from * k.x.stride;
+    k.dout.data += from * k.dout.stride;
+    k.dx.data += (from - BEFORE) * k.dx.stride;
+#pragma unroll
+    for (int i = 0; i < ahead; i++)
+        if (i < k.given) {
+            k.next_x[i] = k.x.at(i);
+            k.next_dout[i] = k.dout.at(i);
+        }
 #pragma unroll
     for (int j = 0; j < BEFORE; j++) {
-        lane_data::unpack(x_before[j], history.at(from - BEFORE + j));
+        lane_data::unpack(k.x_before[j], x.at(from - BEFORE + j));
         if (with_ids)
-            id[j + 1] = id_at(ids, ids_step, length, from - BEFORE + j);
+            k.id[j + 1] = id_at(k.ids, p.seq_idx.stride[1], length, from - BEFORE + j);
 #pragma unroll
         for (int n = 0; n < COUNT; n++)
-            g_before[j][n] = 0.0f;
+            k.g_before[j][n] = 0.0f;
     }
-    x.data += from * x.stride;
-    dout.data += from * dout.stride;
-    dx.data += (from - BEFORE) * dx.stride;
-    step next_x[AHEAD] = {}, next_dout[AHEAD] = {};
-#pragma unroll
-    for (int i = 0; i < AHEAD; i++)
-        if (i < given) {
-            next_x[i] = x.at(i);
-            next_dout[i] = dout.at(i);
-        }
 
+    const int inner_end = min(steps, k.given - TAPS) - 2 * ahead;
 #pragma unroll 1
-    for (int start = 0; start < steps + BEFORE; start += AHEAD) {
+    for (int start = 0; start < steps + BEFORE; start += ahead) {
+        if (start >= BEFORE && start <= inner_end) {
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int t = start + i;
-            if (t >= steps + BEFORE)
-                break;
-            counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
-            if (with_ids) {
-                id[0] = id[1], id[1] = id[2], id[2] = id[3];
-                id[3] = id_at(ids, ids_step, length, from + t);
-                c = within_sequence(taps, id[0], id[1], id[2], id[3]);
-                back = within_sequence(taps, id[3], id[2], id[1], id[0]);
-            }
-            const lane_taps w = all.of(lane); /* not kept: registers are short */
-            float x_t[COUNT], g_t[COUNT], sum[COUNT];
-            lane_data::unpack(x_t, next_x[i]);
-            lane_data::unpack(g_t, next_dout[i]);
-            if (t + AHEAD < given) {
-                next_x[i] = x.at(t + AHEAD);
-                next_dout[i] = dout.at(t + AHEAD);
-            }
-            if (p.silu_activation) {
+            for (int i = 0; i < ahead; i++)
+                advance<with_ids, true>(p, o, all, k, start + i, i, total);
+        } else {
 #pragma unroll
-                for (int n = 0; n < COUNT; n++)
-                    g_t[n] *= silu_slope(add_taps(
-                        w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n],
-                        x_before[0][n], x_before[1][n], x_before[2][n], x_t[n], c));
-            }
-            if (t >= given) { /* beyond the end: not 0 times something */
-#pragma unroll
-                for (int n = 0; n < COUNT; n++)
-                    g_t[n] = 0.0f;
-            } else if (t < steps) {
-#pragma unroll
-                for (int n = 0; n < COUNT; n++) {
-#pragma unroll
-                    for (int j = 0; j < BEFORE; j++)
-                        if (c.tap[j])
-                            total[j][n] = fmaf(g_t[n], x_before[j][n], total[j][n]);
-                    total[BEFORE][n] = fmaf(g_t[n], x_t[n], total[BEFORE][n]);
-                    total[TAPS][n] += g_t[n];
-                }
-            }
-#pragma unroll
-            for (int n = 0; n < COUNT; n++) {
-                sum[n] =
-                    add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g_t[n],
-                             g_before[2][n], g_before[1][n], g_before[0][n], back);
-                x_before[0][n] = x_before[1][n], x_before[1][n] = x_before[2][n];
-                x_before[2][n] = x_t[n];
-                g_before[0][n] = g_before[1][n], g_before[1][n] = g_before[2][n];
-                g_before[2][n] = g_t[n];
-            }
-            if (t >= given - (width - 1) || t < BEFORE)
-                add_final(p, o, from + t - BEFORE, sum);
-            if (t >= BEFORE)
-                dx.put(t, lane_data::pack(sum));
-            else if (from == 0)
-                store_initial(p, o, t - BEFORE, sum);
+            for (int i = 0; i < ahead; i++)
+                if (start + i < steps + BEFORE)
+                    advance<with_ids, false>(p, o, all, k, start + i, i, total);
         }
     }
 }
@@ -176,7 +196,7 @@ INLINE void store_sums(const conv_backward &f, float *shared, const sums &total,
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_backward f) {
-    __shared__ alignas(16) block_taps all;
+    __shared__ block_taps all;
     __shared__ float shared[CONV_THREADS * COUNT];
     const mbr_causal_conv1d_bwd_params &p = f.p;
     const conv_plan &plan = f.plan;

@@ -11,6 +11,8 @@
  */
 #include "time.cuh"
 
+constexpr int AHEAD = 4; /* tiles that the second-level cache is asked for */
+
 struct team {
     series<IN> x, dout;
     float w[TAPS], bias;
@@ -30,9 +32,17 @@ typedef float sums[TAPS + 1]; /* the bias last */
 INLINE tile load_tile(const team &k, int64_t t) {
     tile l = {load_times(k.x, t), load_times(k.dout, t), {}};
     if (k.lane == 0) {
+        if (t >= TAPS && t <= k.x.length) { /* aligned, as t is */
+            float own[TAPS];
+            unpack_run(own, load_run<IN, TAPS>(k.x.now + t - TAPS));
 #pragma unroll
-        for (int j = 0; j < BEFORE; j++)
-            l.before[j] = to_float(k.x.at(t - BEFORE + j));
+            for (int j = 0; j < BEFORE; j++)
+                l.before[j] = own[j + 1];
+        } else {
+#pragma unroll
+            for (int j = 0; j < BEFORE; j++)
+                l.before[j] = to_float(k.x.at(t - BEFORE + j));
+        }
     }
     return l;
 }
@@ -83,6 +93,34 @@ INLINE void finish_ends(const team &k, const mbr_causal_conv1d_bwd_params &p, in
     }
 }
 
+/* g of a lane's run, and the sums over it. */
+template <bool with_ids, bool whole>
+INLINE void
+differentiate_run(const team &k, bool silu, const float (&x)[BEFORE + COUNT],
+                  const float (&dout)[COUNT], const int (&id)[BEFORE + COUNT + BEFORE],
+                  range inside, float (&g)[COUNT + BEFORE], sums &total) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        counted c = k.taps;
+        if (with_ids)
+            c = within_sequence(c, id[i], id[i + 1], id[i + 2], id[i + 3]);
+        g[i] = dout[i];
+        if (silu)
+            g[i] *= silu_slope(add_taps(k.bias, k.w[0], k.w[1], k.w[2], k.w[3], x[i],
+                                        x[i + 1], x[i + 2], x[i + 3], c));
+        if (!whole && !inside.has(i)) {
+            g[i] = 0.0f; /* not 0 times something */
+            continue;
+        }
+#pragma unroll
+        for (int j = 0; j < BEFORE; j++)
+            if (!with_ids || c.tap[j])
+                total[j] = fmaf(g[i], x[i + j], total[j]);
+        total[BEFORE] = fmaf(g[i], x[i + BEFORE], total[BEFORE]);
+        total[TAPS] += g[i];
+    }
+}
+
 /* Tiles from time begin to time end, of which the last begins at time `last`. */
 template <bool with_ids>
 INLINE void differentiate(const team &k, const mbr_causal_conv1d_bwd_params &p,
@@ -117,32 +155,20 @@ INLINE void differentiate(const team &k, const mbr_causal_conv1d_bwd_params &p,
         }
         if (start > begin)
             next = load_tile(k, t - width);
+        prefetch_times(k.x.now, length, t - AHEAD * width);
+        prefetch_times(k.dout.now, length, t - AHEAD * width);
         int id[BEFORE + COUNT + BEFORE];
         if (with_ids) {
 #pragma unroll
             for (int i = 0; i < BEFORE + COUNT + BEFORE; i++)
                 id[i] = id_at(ids, p.seq_idx.stride[1], length, t - BEFORE + i);
         }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            counted c = k.taps;
-            if (with_ids)
-                c = within_sequence(c, id[i], id[i + 1], id[i + 2], id[i + 3]);
-            g[i] = own[i];
-            if (p.silu_activation)
-                g[i] *= silu_slope(add_taps(k.bias, k.w[0], k.w[1], k.w[2], k.w[3],
-                                            x[i], x[i + 1], x[i + 2], x[i + 3], c));
-            if (!inside.has(i)) {
-                g[i] = 0.0f; /* not 0 times something */
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < BEFORE; j++)
-                if (!with_ids || c.tap[j])
-                    total[j] = fmaf(g[i], x[i + j], total[j]);
-            total[BEFORE] = fmaf(g[i], x[i + BEFORE], total[BEFORE]);
-            total[TAPS] += g[i];
-        }
+        if (inside.from == 0 && inside.to == COUNT)
+            differentiate_run<with_ids, true>(k, p.silu_activation, x, own, id, inside,
+                                              g, total);
+        else
+            differentiate_run<with_ids, false>(k, p.silu_activation, x, own, id, inside,
+                                               g, total);
 #pragma unroll
         for (int j = 0; j < BEFORE; j++) {
             /* To the last lane goes what it needs in the next tile. */
@@ -185,9 +211,20 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     index = min(index, teams - 1);
     const int64_t group = index / dim;
     k.d = index % dim;
+    {
+        const unit u = unit_of(group, plan.segments);
+        const IN *x = row_of<IN>(p.x, u.b, k.d), *dout = row_of<IN>(p.dout, u.b, k.d);
+        const int64_t end = u.segment < plan.segments - 1
+                                ? (u.segment + 1) * plan.segment * k.lanes * COUNT
+                                : length;
 #pragma unroll
-    for (int j = 0; j < TAPS; j++)
-        k.w[j] = read_tap(p.weight, k.d, j);
+        for (int i = 1; i <= AHEAD; i++) {
+            const int64_t t = end - (i * k.lanes - k.lane) * COUNT;
+            prefetch_times(x, length, t);
+            prefetch_times(dout, length, t);
+        }
+    }
+    read_taps(k.w, p.weight, k.d);
     k.bias = read_bias(p.bias, k.d);
 
     sums total = {};
@@ -195,13 +232,19 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     /* As many rounds for all teams of a warp. */
     const int64_t rounds = (units + plan.groups - 1) / plan.groups;
     for (int64_t i = 0; i < rounds; i++) {
-        int64_t unit = group + i * plan.groups;
-        const bool has_work = exists && unit < units;
-        unit = min(unit, units - 1);
-        const int64_t segment = unit % plan.segments;
-        k.b = unit / plan.segments;
+        const int64_t index = group + i * plan.groups;
+        const bool has_work = exists && index < units;
+        const unit u = unit_of(min(index, units - 1), plan.segments);
+        const int64_t segment = u.segment;
+        k.b = u.b;
         k.x = series_of<IN>(p.x, p.initial_states, width - 1, k.b, k.d, has_work);
         k.dout = series_of<IN>(p.dout, k.b, k.d, has_work);
+
+        if (plan.segments == 1 && index + plan.groups < units) { /* the next row */
+            const int64_t t = length - (k.lanes - k.lane) * COUNT;
+            prefetch_times(k.x.now + plan.groups * p.x.stride[0], length, t);
+            prefetch_times(k.dout.now + plan.groups * p.dout.stride[0], length, t);
+        }
 
         /* Tiles begin where x is aligned, early enough for dinitial_states. */
         const int ahead = misplaced(k.x.now);

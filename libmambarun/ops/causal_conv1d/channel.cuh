@@ -102,9 +102,12 @@ struct alignas(16) block_taps {
         const int64_t dim = weight.shape[0];
         for (int c = threadIdx.x; c < channels; c += CONV_THREADS) {
             const int64_t d = first + c;
+            float own[TAPS] = {};
+            if (d < dim)
+                read_taps(own, weight, d);
 #pragma unroll
             for (int j = 0; j < TAPS; j++)
-                w[j][c] = d < dim ? read_tap(weight, d, j) : 0.0f;
+                w[j][c] = own[j];
             w[TAPS][c] = d < dim ? read_bias(bias, d) : 0.0f;
         }
     }

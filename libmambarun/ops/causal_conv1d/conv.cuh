@@ -39,11 +39,23 @@ INLINE void write_real(const mbr_tensor &t, int64_t i, float x) {
         static_cast<f16 *>(t.data)[i] = from_float<f16>(x);
 }
 
-/* Tap j of channel d, 0 if it is absent. */
-INLINE float read_tap(const mbr_tensor &weight, int64_t d, int j) {
-    const int k = j - TAPS + (int)weight.shape[1];
-    return k < 0 ? 0.0f
-                 : read_real(weight, d * weight.stride[0] + k * weight.stride[1]);
+template <class T>
+INLINE void read_taps_as(float (&w)[TAPS], const mbr_tensor &weight, int64_t d) {
+    const int absent = TAPS - (int)weight.shape[1];
+    const T *from = static_cast<const T *>(weight.data) + d * weight.stride[0];
+#pragma unroll
+    for (int j = 0; j < TAPS; j++)
+        w[j] = j < absent ? 0.0f : to_float(from[(j - absent) * weight.stride[1]]);
+}
+
+/* Of channel d; an absent one is 0. */
+INLINE void read_taps(float (&w)[TAPS], const mbr_tensor &weight, int64_t d) {
+    if (weight.dtype_bits == 32)
+        read_taps_as<f32>(w, weight, d);
+    else if (weight.dtype_code == MBR_BFLOAT)
+        read_taps_as<bf16>(w, weight, d);
+    else
+        read_taps_as<f16>(w, weight, d);
 }
 
 INLINE float read_bias(const mbr_tensor &bias, int64_t d) {

@@ -12,12 +12,12 @@
 typedef enum layout { TIME, CHANNEL, STRIDED, LAYOUTS } layout;
 
 enum {
-    TILES = 8,             /* of a segment at most, TIME */
-    STEPS = 64,            /* of a segment at most, CHANNEL and STRIDED */
-    LEAST_STEPS = 16,      /* fewer cost too much for what comes before them */
-    WARPS_WANTED = 48,     /* per multiprocessor, to keep it busy */
-    BLOCKS_WANTED = 1024,  /* of a backward, whose cut knows no device */
-    TEAMS_WANTED = 1 << 16 /* more only make more partial sums */
+    TILES = 8,               /* of a segment at most, TIME */
+    STEPS = 64,              /* of a segment at most, CHANNEL and STRIDED */
+    LEAST_STEPS = 16,        /* fewer cost too much for what comes before them */
+    WARPS_WANTED = 96,       /* per multiprocessor, to keep it busy */
+    BLOCKS_WANTED = 1024,    /* of a backward, whose cut knows no device */
+    BACKWARD_WARPS = 1 << 14 /* likewise */
 };
 
 typedef struct type {
@@ -50,10 +50,6 @@ static const type *type_of(const mbr_tensor *x) {
 
 static int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
-}
-
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
 }
 
 static int64_t larger(int64_t a, int64_t b) {
@@ -98,15 +94,26 @@ static uint32_t bits_for(int64_t lanes) {
     return bits;
 }
 
-/* Teams along time: rows of x, in segments so long that there are `warps` of them. */
-static conv_plan cut_times(const type *k, const mbr_tensor *x, int64_t warps) {
-    const int64_t rows = x->shape[0] * x->shape[1], length = x->shape[2];
+/* Each of so many groups takes the same number of units, or one less. */
+static int64_t share(int64_t units, int64_t most) {
+    return divide_up(units, divide_up(units, larger(1, most)));
+}
+
+/* Teams along time: rows of x, in segments short enough for a quarter of `warps`. Units
+ * beyond so many warps are taken one after the other: the next is on its way then. */
+static conv_plan cut_times(const type *k, const mbr_tensor *x, int64_t warps,
+                           bool in_place) {
+    const int64_t batch = x->shape[0], dim = x->shape[1], length = x->shape[2];
     conv_plan plan = {.segments = 1, .segment = TILES};
     plan.lane_bits = bits_for(divide_up(length, k->count[TIME]));
     const int64_t tile = (int64_t)k->count[TIME] << plan.lane_bits;
-    while (plan.segment > 2 && rows * (length / (tile * plan.segment)) < warps)
+    while (plan.segment > 2 &&
+           batch * dim * (length / (tile * plan.segment)) < warps / 4)
         plan.segment /= 2;
-    plan.segments = larger(1, length / (tile * plan.segment));
+    if (!in_place)
+        plan.segments = larger(1, length / (tile * plan.segment));
+    const int64_t teams = warps << (5 - plan.lane_bits);
+    plan.groups = share(batch * plan.segments, divide_up(teams, dim));
     return plan;
 }
 
@@ -151,13 +158,10 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
     conv_forward f = {.p = *p};
     int64_t blocks;
     if (l == TIME) {
-        f.plan = cut_times(k, &p->x, warps);
-        if (whole)
-            f.plan.segments = 1;
-        blocks =
-            divide_up(batch * dim * f.plan.segments, CONV_THREADS >> f.plan.lane_bits);
+        f.plan = cut_times(k, &p->x, warps, whole);
+        blocks = divide_up(dim * f.plan.groups, CONV_THREADS >> f.plan.lane_bits);
     } else {
-        f.plan = cut_channels(k, l, &p->x, warps / 4);
+        f.plan = cut_channels(k, l, &p->x, warps / 8);
         if (whole) {
             f.plan.segments = 1;
             f.plan.segment = p->x.shape[2];
@@ -174,16 +178,15 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
 
 /* Depends on x alone: the workspace is asked for before the outputs are there. */
 static conv_plan cut_backward(const type *k, layout l, const mbr_tensor *x) {
-    const int64_t batch = x->shape[0], dim = x->shape[1];
+    const int64_t batch = x->shape[0];
     conv_plan plan;
     if (l == TIME) {
-        plan = cut_times(k, x, 4 * BLOCKS_WANTED);
-        plan.groups = smaller(batch * plan.segments, divide_up(TEAMS_WANTED, dim));
+        plan = cut_times(k, x, BACKWARD_WARPS, false);
     } else {
         plan = cut_channels(k, l, x, BLOCKS_WANTED);
         plan.groups =
-            smaller(divide_up(batch * plan.segments, CONV_THREADS >> plan.lane_bits),
-                    divide_up(4 * BLOCKS_WANTED, plan.spans));
+            share(divide_up(batch * plan.segments, CONV_THREADS >> plan.lane_bits),
+                  divide_up(4 * BLOCKS_WANTED, plan.spans));
     }
     return plan;
 }

@@ -22,7 +22,8 @@ typedef struct conv_plan {
     int64_t segments; /* of a batch row; the last one may be longer or shorter */
     int64_t segment;  /* its length: in tiles of a team (_time), in steps (_channel) */
     int64_t spans;    /* _channel: blocks that stand side by side along the channels */
-    int64_t groups;   /* backward: partial sums of dweight and dbias, per channel */
+    int64_t groups;   /* teams that share the units of a channel (_time); backward, also
+                         blocks that do (_channel), and partial sums */
     uint32_t lane_bits; /* a team has 1 << lane_bits lanes */
     uint32_t reserved;
 } conv_plan;

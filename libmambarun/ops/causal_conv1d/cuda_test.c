@@ -204,7 +204,8 @@ static void any_size_is_covered(void **state) {
         assert_in_range(lanes, 4, CONV_LANES);
         if (strstr(l->kernel, "_time")) {
             const int64_t tile = lanes * (s->bits == 32 ? 4 : 8);
-            assert_true(teams >= s->batch * s->dim * plan.segments);
+            assert_true(teams >= s->dim * plan.groups);
+            assert_in_range(plan.groups, 1, s->batch * plan.segments);
             assert_true(plan.segments == 1 || lanes == CONV_LANES);
             /* All but the last segment lie within the row. */
             assert_true((plan.segments - 1) * plan.segment * tile < s->length);

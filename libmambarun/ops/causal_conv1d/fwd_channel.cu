@@ -87,7 +87,7 @@ INLINE void convolve(const conv_forward &f, const inputs &x, const columns &out,
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_forward f) {
-    __shared__ alignas(16) block_taps all;
+    __shared__ block_taps all;
     const mbr_causal_conv1d_fwd_params &p = f.p;
     const conv_plan &plan = f.plan;
     const int lane = threadIdx.x & ((1 << plan.lane_bits) - 1);

@@ -12,6 +12,8 @@
  */
 #include "time.cuh"
 
+constexpr int AHEAD = 6; /* tiles that the second-level cache is asked for */
+
 struct walk {
     series<IN> x;
     IN *out;
@@ -52,6 +54,7 @@ INLINE void convolve(const walk &k, const mbr_tensor &final, int64_t b, int64_t 
         unpack_run(own, next);
         if (i + 1 < k.tiles)
             next = load_times(k.x, t + tile);
+        prefetch_times(k.x.now, k.x.length, t + AHEAD * tile);
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
             x[BEFORE + i] = own[i];
@@ -92,13 +95,18 @@ INLINE void convolve(const walk &k, const mbr_tensor &final, int64_t b, int64_t 
     }
 }
 
+/* Tiles begin where x is aligned. */
+INLINE int64_t first_time(const IN *row, int64_t tiles, int tile) {
+    return tiles * tile - misplaced(row);
+}
+
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_forward f) {
     const mbr_causal_conv1d_fwd_params &p = f.p;
     const conv_plan &plan = f.plan;
     const int64_t dim = p.x.shape[1], length = p.x.shape[2];
+    const int64_t units = p.x.shape[0] * plan.segments, teams = dim * plan.groups;
     const int width = (int)p.weight.shape[1];
-    const int64_t teams = p.x.shape[0] * dim * plan.segments;
     walk k;
     k.lanes = 1 << plan.lane_bits;
     k.lane = threadIdx.x & (k.lanes - 1);
@@ -107,30 +115,47 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     k.ids_step = p.seq_idx.stride[1];
     const int tile = k.lanes * COUNT;
 
-    const int64_t block = blockIdx.x;
-    int64_t team =
-        block * (CONV_THREADS >> plan.lane_bits) + (threadIdx.x >> plan.lane_bits);
+    int64_t team = (int64_t)blockIdx.x * (CONV_THREADS >> plan.lane_bits) +
+                   (threadIdx.x >> plan.lane_bits);
     const bool exists = team < teams;
     team = min(team, teams - 1);
-    const int64_t segment = team % plan.segments, row = team / plan.segments;
-    const int64_t d = row % dim, b = row / dim;
-    k.x = series_of<IN>(p.x, p.initial_states, width - 1, b, d, exists);
-    k.out = row_of<IN>(p.out, b, d);
-    k.ids = ids_of(p.seq_idx, b);
+    const int64_t d = team % dim;
+    int64_t index = team / dim;
+    unit u = unit_of(index, plan.segments);
+    {
+        const IN *row = row_of<IN>(p.x, u.b, d);
+        const int64_t t = first_time(row, u.segment * plan.segment, tile);
 #pragma unroll
-    for (int j = 0; j < TAPS; j++)
-        k.w[j] = read_tap(p.weight, d, j);
+        for (int i = 0; i < AHEAD; i++)
+            prefetch_times(row, length, t + i * tile + k.lane * COUNT);
+    }
+    read_taps(k.w, p.weight, d);
     k.bias = read_bias(p.bias, d);
 
-    const int ahead = misplaced(k.x.now);
-    k.begin = plan.segment * segment * tile - ahead;
-    k.tiles = segment < plan.segments - 1 ? plan.segment
-                                          : (length - k.begin + tile - 1) / tile;
-    k.tiles = most_of_warp(k.tiles, k.lanes);
-
-    const mbr_tensor &final = p.final_states_out;
-    if (p.seq_idx.data)
-        convolve<true>(k, final, b, d);
-    else
-        convolve<false>(k, final, b, d);
+    /* As many rounds for all teams of a warp. */
+    const int64_t rounds = (units + plan.groups - 1) / plan.groups;
+    for (int64_t i = 0; i < rounds; i++) {
+        k.x = series_of<IN>(p.x, p.initial_states, width - 1, u.b, d,
+                            exists && index < units);
+        k.out = row_of<IN>(p.out, u.b, d);
+        k.ids = ids_of(p.seq_idx, u.b);
+        k.begin = first_time(k.x.now, u.segment * plan.segment, tile);
+        k.tiles = u.segment < plan.segments - 1 ? plan.segment
+                                                : (length - k.begin + tile - 1) / tile;
+        k.tiles = most_of_warp(k.tiles, k.lanes);
+        const unit now = u;
+        index += plan.groups;
+        if (i + 1 < rounds) {
+            u = unit_of(min(index, units - 1), plan.segments);
+            const IN *row = row_of<IN>(p.x, u.b, d);
+            prefetch_times(row, length,
+                           first_time(row, u.segment * plan.segment, tile) +
+                               k.lane * COUNT);
+        }
+        const mbr_tensor &final = p.final_states_out;
+        if (p.seq_idx.data)
+            convolve<true>(k, final, now.b, d);
+        else
+            convolve<false>(k, final, now.b, d);
+    }
 }

@@ -109,4 +109,22 @@ INLINE void store_times(T *to, int64_t length, int64_t t, const float (&v)[COUNT
             own[i] = from_float<T>(v[i]);
 }
 
+/* ---- units -------------------------------------------------------------------------
+ */
+
+/* Where a team's unit lies: a segment of channel d of batch row b. */
+struct unit {
+    int64_t b, segment;
+};
+
+INLINE unit unit_of(int64_t index, int64_t segments) {
+    return {index / segments, index % segments};
+}
+
+/* Asks for the run at time t of a row, if there is one. */
+INLINE void prefetch_times(const IN *row, int64_t length, int64_t t) {
+    if (t >= 0 && t < length)
+        prefetch(row + t);
+}
+
 #endif

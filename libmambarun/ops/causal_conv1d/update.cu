@@ -59,9 +59,7 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS)
         from += from < 0 ? size : 0;
         before[j] = j < BEFORE - kept ? 0.0f : to_float(state[from * stride]);
     }
-#pragma unroll
-    for (int j = 0; j < TAPS; j++)
-        w[j] = read_tap(p.weight, d, j);
+    read_taps(w, p.weight, d);
     const float bias = read_bias(p.bias, d);
     if (!ring) {
         shift(state, stride, size, length);
