@@ -121,7 +121,7 @@ differentiate_run(const team &k, bool silu, const float (&x)[BEFORE + COUNT],
     }
 }
 
-/* Tiles from time begin to time end, of which the last begins at time `last`. */
+/* A segment: its first tile begins at time `begin`, its last one at time `last`. */
 template <bool with_ids>
 INLINE void differentiate(const team &k, const mbr_causal_conv1d_bwd_params &p,
                           int64_t begin, int64_t last, sums &total) {
