@@ -355,6 +355,9 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with plain torch")
     args = parser.parse_args()
 
+    # Arrays this small gain nothing from more threads, which on a busy machine even wait
+    # for each other.
+    torch.set_num_threads(1)
     announce(args.device)
     data = load_digits(args.device)
     if args.check:
