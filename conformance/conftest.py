@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def facts(variant: str | None) -> dict[str, str]:
     """What the report says first: machine, variant and versions."""
     path = library_folder() / "libmambarun.so"
-    known = {"library": str(path), "variant": variant or "libmambarun's choice"}
+    known = {"library": path.name, "variant": variant or "libmambarun's choice"}
     if path.exists():
         library = Library(path)
         variants = library.variants()

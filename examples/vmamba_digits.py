@@ -355,8 +355,8 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with plain torch")
     args = parser.parse_args()
 
-    # Arrays this small gain nothing from more threads, which on a busy machine even wait
-    # for each other.
+    # Arrays this small gain nothing from more threads, which wait for each other on a
+    # busy machine.
     torch.set_num_threads(1)
     announce(args.device)
     data = load_digits(args.device)

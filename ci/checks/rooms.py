@@ -31,9 +31,12 @@ EXEMPT = [
     (r"^libmambarun/ops/ops\.def$", "the rows"),
     (r"^libmambarun/mambarun\.h$", "includes the rooms' headers"),
     (r"^libmambarun/abi\.txt$", "written by ci/checks/abi.py"),
-    (r"_test\.c$|^shim/tests/|/test_upstream\.py$", "tests call what users call"),
+    (
+        r"_test\.c$|^shim/tests/|/test_(upstream|large|repeats)\.py$",
+        "tests call what users call",
+    ),
     (r"^shim/standins/|^bench/|^examples/", "users of the ops"),
-    (r"\.md$|\.txt$|^docs/", "prose and recorded results"),
+    (r"\.md$|\.txt$|^docs/|/results/", "prose and recorded results"),
 ]
 
 
