@@ -240,7 +240,7 @@ def test_tensors_of_two_devices_are_refused_by_name(alone):
         x[4] = x[4].cpu()
         print(message(lambda: scan(x)))
     """)
-    assert "C is on cpu, while other arguments are on cuda:0" in said
+    assert "C is on cpu, the first tensor is on cuda:0" in said
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU only")
