@@ -206,28 +206,28 @@ INLINE void copy_async(void *shared, const void *global) {
 }
 
 /* The same for `bytes` bytes, an even number up to size (16 or 4); the rest of size
- * becomes 0. Both addresses are multiples of size. */
+ * becomes 0. Both addresses are multiples of size. The thread waits for less than size:
+ * the instruction could fill up with zeros, but compute-sanitizer takes it to read all. */
 template <int size> INLINE void copy_async(void *shared, const void *global, int bytes) {
     static_assert(size == 16 || size == 4, "what scans need");
-#if __CUDA_ARCH__ >= 800
-    const uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
-    if (size == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
-                     "l"(global), "r"(bytes)
-                     : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to),
-                     "l"(global), "r"(bytes)
-                     : "memory");
-#else
-    if (bytes == size && size == 16)
-        *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
-    else if (bytes == size)
-        *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
-    else
+    if (bytes < size) {
+#pragma unroll 1
         for (int i = 0; i < size / 2; i++)
             static_cast<uint16_t *>(shared)[i] =
                 2 * i < bytes ? static_cast<const uint16_t *>(global)[i] : 0;
+        return;
+    }
+    if (size == 16) {
+        copy_async(shared, global);
+        return;
+    }
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+#else
+    *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
 #endif
 }
 
