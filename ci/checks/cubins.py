@@ -25,7 +25,9 @@ sys.path[:0] = [str(ROOT / "shim"), str(ROOT / "libmambarun/variant")]
 from kernels import rooms, rows  # noqa: E402
 from mambarun._info import HostFacts  # noqa: E402
 
-MOST_BYTES = 3_000_000  # of device code in a row; PTX, a text, counts as it is packed
+# Of device code in a row; PTX, a text, counts as it is packed. The aim is not reached
+# yet: a row above it is named, one above the most fails.
+AIM_BYTES, MOST_BYTES = 3_000_000, 5_000_000
 MOST_KERNELS = 100  # of one op
 NO_SPILLS = (80, 90)  # architectures whose kernels must not spill
 
@@ -181,6 +183,8 @@ def check(variant: Variant, build: pathlib.Path, stamp: bytes) -> list[str]:
     total = sum(weigh(blob, variant) for blob in blobs)
     if total > MOST_BYTES:
         wrong.append(f"{total} bytes of device code, at most {MOST_BYTES}")
+    elif total > AIM_BYTES:
+        print(f"{variant.name}: {total} bytes of device code, the aim is {AIM_BYTES}")
     report = json.loads((build / f"kernels/{variant.name}/kernels.json").read_text())
     if [entry["name"] for entry in report] != found:
         wrong.append("kernels.json is of another build")
