@@ -27,7 +27,7 @@ from mambarun._info import HostFacts  # noqa: E402
 
 # Of device code in a row; PTX, a text, counts as it is packed. The aim is not reached
 # yet: a row above it is named, one above the most fails.
-AIM_BYTES, MOST_BYTES = 3_000_000, 5_000_000
+AIM_BYTES, MOST_BYTES = 3_000_000, 6_000_000
 MOST_KERNELS = 100  # of one op
 NO_SPILLS = (80, 90)  # architectures whose kernels must not spill
 
