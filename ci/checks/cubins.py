@@ -5,8 +5,8 @@ Opens every CUDA row of manifest.def in BUILD/lib through its entry function, as
 libmambarun does, and reads each image itself: one kernel, of the name that
 instances.def has, for the architecture that the row has. Registers and spills come from
 BUILD/kernels, where kernels.py left them. ROW...: these must be there; else whatever is
-there is looked at, which must be something. --except-size: a row that is too large is named but
-fails nothing. Needs neither GPU nor toolkit.
+there is looked at, which must be something. --except-size: a row that is too large is
+named but fails nothing. Needs neither GPU nor toolkit.
 """
 
 from __future__ import annotations

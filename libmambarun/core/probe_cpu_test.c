@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * probe_cpu_test.c - what is concluded from recorded processors, and what is asked.
+ * probe_cpu_test.c - what is concluded from processors, and what is asked. Their
+ * leaves are written after the manuals, not dumped from chips: the bits that decide are
+ * right, others may differ.
  */
 #include <setjmp.h>
 #include <stdarg.h>
