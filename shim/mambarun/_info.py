@@ -53,6 +53,19 @@ class HostFacts(ctypes.Structure):
     ]
 
 
+class GpuFacts(ctypes.Structure):
+    """mbr_gpu_facts."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("device_count", ctypes.c_int32),
+        ("compute_capability", ctypes.c_int32),
+        ("multiprocessors", ctypes.c_int32),
+        ("total_memory", ctypes.c_uint64),
+        ("name", ctypes.c_char * 128),
+    ]
+
+
 def version() -> str:
     """major.minor.patch of libmambarun, which is opened for this."""
     number = _lib.library().mbr_version()
@@ -69,15 +82,26 @@ def info(device: Any = "cpu") -> dict[str, Any]:
     modules: which() for every promised name; environment: the MAMBARUN_* that are set.
     Opens the library; ImportError if that is missing or damaged.
     """
-    facts = HostFacts(struct_size=ctypes.sizeof(HostFacts))
-    _lib.check(_lib.library().mbr_probe_host(ctypes.byref(facts)))
     torch = _lib.wake()
     return {
         "version": version(),
-        "library": _text(facts.library),
-        "stamp": _text(facts.stamp),
         "python": platform.python_version(),
         "torch": None if torch is None else torch.__version__,
+        **host_facts(),
+        "variants": variants(device),
+        "cpu_variant": variant_in_use(),
+        "modules": [_hook.which(name) for name in PROMISED],
+        "environment": {v: os.environ[v] for v in VARIABLES if v in os.environ},
+    }
+
+
+def host_facts() -> dict[str, Any]:
+    """What mbr_probe_host says: library, stamp, cpu, cuda_driver, cuda_driver_api."""
+    facts = HostFacts(struct_size=ctypes.sizeof(HostFacts))
+    _lib.check(_lib.library().mbr_probe_host(ctypes.byref(facts)))
+    return {
+        "library": _text(facts.library),
+        "stamp": _text(facts.stamp),
         "cpu": {
             "name": _text(facts.cpu_name),
             "features": [f for bit, f in _CPU_FEATURES.items() if facts.cpu & bit],
@@ -85,10 +109,20 @@ def info(device: Any = "cpu") -> dict[str, Any]:
         },
         "cuda_driver": _text(facts.driver),
         "cuda_driver_api": facts.driver_api,
-        "variants": variants(device),
-        "cpu_variant": variant_in_use(),
-        "modules": [_hook.which(name) for name in PROMISED],
-        "environment": {v: os.environ[v] for v in VARIABLES if v in os.environ},
+    }
+
+
+def gpu_facts(number: int) -> dict[str, Any]:
+    """What the driver says about one GPU: device_count, name, capability (80 is 8.0),
+    multiprocessors, memory in bytes. Initialises CUDA; CudaError with the reason."""
+    facts = GpuFacts(struct_size=ctypes.sizeof(GpuFacts))
+    _lib.check(_lib.library().mbr_probe_gpu(number, ctypes.byref(facts)))
+    return {
+        "device_count": facts.device_count,
+        "name": _text(facts.name),
+        "capability": facts.compute_capability,
+        "multiprocessors": facts.multiprocessors,
+        "memory": facts.total_memory,
     }
 
 
