@@ -10,7 +10,7 @@ from typing import Callable
 
 import torch
 
-from .providers import Call, Reference
+from .providers import Call, Plain, Reference
 
 
 class Maker:
@@ -36,15 +36,26 @@ class Maker:
 
 @dataclass(frozen=True)
 class Case:
-    """id    what one types to repeat it
+    """id    what one types to repeat it, unique in its room
     why   what could go wrong here
     make  builds the call; the same seed builds the same call
-    refusal  the call must be refused with a message that begins like this"""
+    refusal  it must be refused with a message that begins like this
+    error    the exception that a module raises then; the C functions say MBR_E_ARG
+    family   a key of the room's FAMILIES, by which a report groups
+    quick    part of --quick
+    how      how it is called: a key of calling.HOWS
+    signature  "": any. Else this argument list: MODULE.FUNCTION/COUNT, see modules.py
+    """
 
     id: str
     why: str
-    make: Callable[[Maker], Call]
+    make: Callable[[Maker], Call | Plain]
     refusal: str = ""
+    error: str = "RuntimeError"
+    family: str = ""
+    quick: bool = False
+    how: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True)

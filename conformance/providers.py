@@ -40,6 +40,17 @@ class Call:
         return {**self.inputs, **self.outputs}
 
 
+@dataclass
+class Plain:
+    """Arguments for a function of a module that are no Call: too many, by name, of a
+    wrong type. They can only be refused. Arrays among them arrive as tensors."""
+
+    module: str
+    function: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Way:
     """How a call may be run. same_bits: the complaint if the bits are not those of the
