@@ -56,7 +56,7 @@ with_pkg_config() {
     libdir=$(pkg-config --variable=libdir mambarun)
     # shellcheck disable=SC2086 # flags are words
     "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror "$root/examples/scan.c" \
-        -o "$work/scan" $flags -lm -Wl,-rpath,"$libdir"
+        -o "$work/scan" $flags -lm -ldl -Wl,-rpath,"$libdir"
     run_alone "$work/scan"
 }
 
