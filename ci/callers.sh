@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # callers.sh - a Python that also has mamba-ssm and causal-conv1d, without their kernels:
-#   ci/callers.sh -m pytest conformance/test_upstream.py
+#   ci/callers.sh -m pytest conformance/test_upstream.py conformance/test_transformers.py
 # runs that in .venvs/callers, which it makes on top of .venv at the first time (triton
 # is 200 MB to load). With PYTHON set, the packages are installed into that instead.
 
@@ -10,7 +10,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/.."
 packages="mamba-ssm==2.3.1 causal-conv1d==1.6.1"
 # What the two import, and what their setup scripts need to be run without a network.
-needs="einops>=0.8 triton transformers>=4.57,<5 packaging setuptools wheel"
+needs="einops>=0.8 triton transformers>=5.5,<6 packaging setuptools wheel"
 
 say() { echo "callers.sh: $*" >&2; }
 

@@ -174,7 +174,8 @@ MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_referen
 while read -r variant; do
     conformance "$variant"
 done < <(cpu_variants)
-tests "upstream's callers" ci/callers.sh conformance/test_upstream.py
+tests "upstream's callers" ci/callers.sh conformance/test_upstream.py \
+    conformance/test_transformers.py
 check "vmamba_digits --check" python examples/vmamba_digits.py --check
 check "mamba_text --check" python examples/mamba_text.py --check
 

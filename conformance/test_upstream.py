@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real callers: mamba_ssm and causal_conv1d, unchanged, on top of the stand-in
 modules, against those packages' own reference functions; forward and backward, with
-the tolerances of their own tests. Without the packages: run ci/callers.sh."""
+the tolerances of their own tests, on the device of --variant. Without the packages:
+run ci/callers.sh."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import pytest
 import torch
@@ -41,8 +42,14 @@ Values = Dict[str, torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded(candidate: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All tensors are made where the variant runs; and what it is compared with
+    computes in the dtype it has, not in tf32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
+    torch.set_default_device(candidate.device)
+    yield
+    torch.set_default_device(None)
 
 
 def close(
