@@ -159,8 +159,65 @@ typedef struct mbr_gpu_facts {
 } mbr_gpu_facts;
 MBR_API mbr_status mbr_probe_gpu(int32_t device_id, mbr_gpu_facts *out);
 
-/* Reserved for locating (never loading) the CUDA runtime, cuDNN and toolkits that
- * other packages would use: mbr_locate. */
+/* ---- what else lies here ------------------------------------------------------ */
+
+/* Where mbr_locate is to look; whatever is NULL there is none of. The paths are those
+ * that a program on that machine uses, with its links; lists are separated by colons.
+ */
+typedef struct mbr_surroundings {
+    uint32_t struct_size;     /* in: sizeof this struct */
+    uint32_t reserved;        /* 0 */
+    const char *root;         /* the folder that stands for "/"; NULL: this machine */
+    const char *torch;        /* torch's own folder, as torch.__path__[0] */
+    const char *executable;   /* the Python interpreter */
+    const char *prefix;       /* sys.prefix */
+    const char *sys_path;     /* sys.path */
+    const char *library_path; /* LD_LIBRARY_PATH */
+    const char *program_path; /* PATH */
+    const char *cuda_home;    /* CUDA_HOME, or else CUDA_PATH */
+} mbr_surroundings;
+
+/* One copy of a library, or one toolkit. Strings without a size live as long as the
+ * process. */
+typedef struct mbr_found {
+    uint32_t struct_size; /* in, in the first: sizeof this struct */
+    int32_t fits;         /* 1: a whole ELF file for that machine; a toolkit always */
+    int32_t used;         /* 1: what torch would load */
+    int32_t reserved;
+    const char *what; /* "cudart", ... */
+    const char *how;  /* where it lies, below */
+    const char *by; /* used: the step of the search that leads there, below; else "" */
+    char name[256]; /* "libcudart.so.12"; a toolkit's folder's name */
+    char version[32]; /* "12.1.105"; as much as is known */
+    char path[4096];  /* "": something has to load name, and the search finds none */
+} mbr_found;
+
+/* Lists every copy of a library that CUDA programs load, or every toolkit, and says
+ * which of them torch would load. Opens no library: it lists folders and reads the
+ * headers of files and ld.so.cache, about 5 ms in all.
+ *
+ * what: "cudart", "cudnn", "nvrtc", "cusparse", "nvjitlink", "libcuda", "nvml",
+ * "ptxjitcompiler", "toolkit", or NULL for all of them in this order.
+ * out: room for capacity structs, NULL if that is 0. *count: how many there are, be it
+ * more than capacity; beyond 1024 no more are looked for.
+ *
+ * how: "torch" (in torch's folder), "wheel" (below an entry of sys.path), "conda" or
+ * "prefix" (below prefix), "LD_LIBRARY_PATH", "ld.so.cache", "system" (a folder that
+ * the loader knows), "driver" (where WSL, Jetson and containers have NVIDIA's driver),
+ * "toolkit" (in one), "rpath" (only a library's own list names it). A toolkit:
+ * "CUDA_HOME", "PATH" (its nvcc), "/usr/local/cuda", "installed".
+ *
+ * used: for what torch's own libraries need, and what those load, glibc's rules: the
+ * first of these that has the name, for this processor. by: "DT_RPATH" of the library
+ * that needs it, or else of the interpreter (neither if the library has a DT_RUNPATH);
+ * "LD_LIBRARY_PATH"; "DT_RUNPATH"; "ld.so.cache"; "system"; and if all that fails
+ * "preload", torch's own search through sys.path. A driver's library is asked for by
+ * name. A toolkit is used where torch's cpp_extension would compile with it.
+ *
+ * MBR_E_ARG: another what, or a size or reserved that is off. MBR_E_INTERNAL: no memory
+ * for the list. */
+MBR_API mbr_status mbr_locate(const mbr_surroundings *where, const char *what,
+                              mbr_found *out, size_t capacity, size_t *count);
 
 #ifdef __cplusplus
 }

@@ -40,10 +40,10 @@ def params_structs() -> dict[str, Struct]:
 
 def answer_structs() -> dict[str, Struct]:
     """What the library fills in: VariantInfo is mbr_variant_info, and so on."""
-    from mambarun import _info
+    from mambarun import _info, _locate
 
     found = {}
-    for name, value in vars(_info).items():
+    for name, value in {**vars(_info), **vars(_locate)}.items():
         if isinstance(value, type) and issubclass(value, ctypes.Structure):
             fields = [
                 (field, getattr(value, field).offset, getattr(value, field).size)

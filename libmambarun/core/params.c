@@ -60,16 +60,20 @@ mbr_status mbr__params(const void **p, uint32_t size, void *full) {
     return MBR_OK;
 }
 
-mbr_status mbr__check_answer(const void *out, uint32_t first, uint32_t size) {
-    if (out == NULL)
-        MBR_FAIL(MBR_E_ARG, "out is NULL");
+mbr_status mbr__check_size(const char *name, const void *p, uint32_t first,
+                           uint32_t size) {
+    if (p == NULL)
+        MBR_FAIL(MBR_E_ARG, "%s is NULL", name);
     uint32_t given;
-    memcpy(&given, out, sizeof given);
+    memcpy(&given, p, sizeof given);
     if (given < first)
-        MBR_FAIL(MBR_E_ARG,
-                 "out->struct_size is %u: set it to sizeof *out, at least %u", given,
-                 first);
-    return check_tail(out, given, size);
+        MBR_FAIL(MBR_E_ARG, "%s->struct_size is %u: set it to sizeof *%s, at least %u",
+                 name, given, name, first);
+    return check_tail(p, given, size);
+}
+
+mbr_status mbr__check_answer(const void *out, uint32_t first, uint32_t size) {
+    return mbr__check_size("out", out, first, size);
 }
 
 void mbr__answer(void *out, uint32_t size, const void *full) {

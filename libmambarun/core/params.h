@@ -14,8 +14,12 @@
  * below 0, a reserved that is not 0. */
 mbr_status mbr__params(const void **p, uint32_t size, void *full);
 
-/* Answers, before anything is asked: refuses NULL, a struct smaller than the first
+/* The struct that argument `name` points at: refuses NULL, one smaller than the first
  * release had it, and a larger one with a nonzero tail. */
+mbr_status mbr__check_size(const char *name, const void *p, uint32_t first,
+                           uint32_t size);
+
+/* The same for an answer, before anything is asked. */
 mbr_status mbr__check_answer(const void *out, uint32_t first, uint32_t size);
 
 /* Then: copies full (size bytes) to out as far as out's struct_size reaches, and leaves

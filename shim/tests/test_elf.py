@@ -158,7 +158,6 @@ def test_no_length_is_a_crash(written, bits):
 @pytest.mark.parametrize("seed", range(4))
 def test_no_change_is_a_crash_or_a_hang(written, seed):
     chance = random.Random(seed)
-    odd = (0, 1, 0x7F, 0x80, 0xFF)
     whole = elf(bits=64 if seed % 2 else 32, **MODULE)
     for _ in range(250):
         data = bytearray(whole)
