@@ -5,12 +5,15 @@
 #   ci/callers.sh -m pytest conformance/test_upstream.py conformance/test_transformers.py
 # runs that in .venvs/callers, which it makes on top of .venv at the first time (triton
 # is 200 MB to load). With PYTHON set, the packages are installed into that instead.
+#   ci/callers.sh --into FOLDER
+# puts the Python half of the two there, and nothing else, for a machine that has the rest.
 
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 packages="mamba-ssm==2.3.1 causal-conv1d==1.6.1"
 # What the two import, and what their setup scripts need to be run without a network.
-needs="einops>=0.8 triton transformers>=5.5,<6 packaging setuptools wheel"
+setup="packaging setuptools wheel"
+needs="einops>=0.8 triton transformers>=5.5,<6 $setup"
 
 say() { echo "callers.sh: $*" >&2; }
 
@@ -26,6 +29,26 @@ below = pathlib.Path(sys.argv[1]) / mine.relative_to(sys.prefix)
 PYTHON
 }
 
+pip_install() { "$python" -m pip install -q --disable-pip-version-check "$@" >&2; }
+
+# install_callers PIP-ARGUMENTS...: SKIP leaves the kernels out, FORCE keeps the build
+# from loading compiled ones.
+install_callers() {
+    say "installing $packages, the Python half"
+    # shellcheck disable=SC2086 # words
+    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
+        CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE \
+        pip_install --no-build-isolation --no-deps "$@" $packages
+}
+
+if [ "${1:-}" = --into ]; then
+    python=.venv/bin/python
+    # shellcheck disable=SC2086 # words
+    pip_install $setup
+    install_callers --upgrade --target "$2"
+    exit
+fi
+
 python=${PYTHON:-.venvs/callers/bin/python}
 if [ -z "${PYTHON:-}" ] && ! "$python" -c 'import torch' 2>/dev/null; then
     say "making .venvs/callers"
@@ -36,13 +59,7 @@ found=$("$python" -m pip freeze 2>/dev/null | grep -Eic '^(mamba-ssm==2\.3\.1|ca
 if [ "$found" != 2 ]; then
     say "installing what $packages import: triton, transformers, einops"
     # shellcheck disable=SC2086 # words
-    "$python" -m pip install -q --disable-pip-version-check $needs >&2
-    say "installing $packages, the Python half"
-    # SKIP leaves the kernels out, FORCE keeps the build from loading compiled ones.
-    # shellcheck disable=SC2086 # words
-    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
-        CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE \
-        "$python" -m pip install -q --disable-pip-version-check \
-        --no-build-isolation --no-deps $packages >&2
+    pip_install $needs
+    install_callers
 fi
 exec "$python" "$@"

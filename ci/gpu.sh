@@ -1,95 +1,155 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# gpu.sh - what only a GPU can prove, in parts that can be repeated alone:
+# gpu.sh - what only a GPU can prove, about the wheel that a user installs:
 #
-#   ci/gpu.sh FOLDER PART [VARIANT]
+#   ci/gpu.sh FOLDER PART...
+#   ci/gpu.sh FOLDER all
 #
-#   conformance VARIANT  every case of both ops against the reference
-#   subset VARIANT       the random cases only: for the rows that are built for tests and
-#                        for PTX, so that each compiler and the driver's own are proven
-#   shim                 captures, streams, threads, autograd, forks
-#   memcheck, racecheck  compute-sanitizer over some cases
-#   large                arrays of more than 2^31 elements
-#   deterministic        20 runs with the same bits
+# FOLDER gets the results, to be kept as they are. PART is one of these, each of which
+# ends within 8 minutes (LIMIT seconds, 420 if unset) and can be repeated alone:
+#
+#   conformance       every case of both ops against the reference
+#   subset:VARIANT    the random cases, with another compiler's row or with PTX by force
+#   memcheck, racecheck    compute-sanitizer over some cases
+#   deterministic     20 runs with the same bits
+#   large             arrays of more than 2^31 elements
+#   shim              captures, streams, threads, autograd, forks, several GPUs
+#   callers           mamba-ssm's and causal-conv1d's functions against their references
+#   transformers      MambaForCausalLM: its fast path, against its slow one
+#   scan_c            examples/scan.c, compiled here
 #   vmamba_digits, mamba_text    the examples reach their marks
-#   bench                each row of the published table: checked, then timed
+#   bench             each row of the published table: checked, then timed
 #
-# Needs a torch with CUDA, pytest and what was built: MAMBARUN_PATH names the folder with
-# libmambarun.so, its variants and the reference (build/cuda/lib if unset). Uses
-# pytest-xdist and pytest-timeout if they are here. Each part ends within 8 minutes, or
-# after LIMIT seconds if that is set.
-# Results are written to FOLDER, to be kept as they are; the last line says "ok PART" or
-# "FAILED PART", and the exit status the same.
+# Several parts run JOBS (4) at a time, those that measure time last and alone; a failure
+# stops no other. Then FOLDER/summary.md says it all, and the last line and the exit
+# status whether all went well.
+#
+# Needs a torch with CUDA, and out/gpu, which ci/wheel.sh and ci/carry.sh make; no
+# network. Installs the wheel, and pytest, into a virtual environment of its own below
+# SITE (out/gpu-site) on top of PYTHON (python3). UPSTREAM: a folder with compiled
+# upstream modules for this Python, which bench then times too.
 
+# shellcheck disable=SC2317 # parts are called by their names
 set -u -o pipefail
 [ $# -ge 2 ] || { sed -n '3,/^$/s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
-part=$2
-variant=${3:-cuda12_sm90}
+shift
 cd "$(dirname "$0")/.." || exit 1
-export MAMBARUN_PATH=${MAMBARUN_PATH:-$PWD/build/cuda/lib}
-export PYTHONPATH=$PWD/shim:$PWD/shim/standins${PYTHONPATH:+:$PYTHONPATH}
+root=$PWD
+carried=$root/out/gpu
+site=${SITE:-$root/out/gpu-site}
+python=$site/bin/python
 export PYTHONDONTWRITEBYTECODE=1
-python=${PYTHON:-python3}
+unset MAMBARUN_PATH MAMBARUN_VARIANT
 
-has() { "$python" -c "import $1" 2>/dev/null; }
+all=(conformance shim subset:cuda11_ptx80 callers mamba_text vmamba_digits transformers
+    memcheck racecheck subset:cuda13_sm90 subset:cuda11_sm90 deterministic large scan_c
+    bench)
 
-# tests ARGUMENTS...: pytest, on several CPUs if it can.
-workers=$(($(nproc) > 8 ? 8 : $(nproc)))
-options=(-q -p no:cacheprovider --tb=short)
-! has pytest_timeout || options+=(--timeout=60 --timeout-method=thread)
-# SIGINT, so that pytest still reports what it has.
-limit() { timeout --signal INT --kill-after 10 "${LIMIT:-420}" "$@" </dev/null; }
-tests() { limit "$python" -m pytest "${options[@]}" "$@"; }
-parallel=()
-! has xdist || parallel=(-n "$workers")
+# ---- what is installed ----------------------------------------------------------------
 
-# judge TEST ARGUMENTS...: conformance of $variant, with its report.
-judge() {
-    tests "${parallel[@]}" "conformance/$1" --variant "$variant" --require "$variant" \
-        --report "$out/$variant.json" --report "$out/$variant.md" "${@:2}"
+# A virtual environment that also sees the packages of the Python it is made with, even
+# where that is one itself; and a folder of links to what the wheel installed, beside
+# the reference and the test-only rows.
+install_site() {
+    rm -rf "$site"
+    "${PYTHON:-python3}" -m venv --without-pip "$site" &&
+        "${PYTHON:-python3}" - "$python" <<'PYTHON' &&
+import pathlib, subprocess, sys, sysconfig
+say = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+mine = subprocess.check_output([sys.argv[1], "-c", say], text=True).strip()
+below = sysconfig.get_paths()["purelib"]
+pathlib.Path(mine, "below.pth").write_text(f"import site; site.addsitedir({below!r})\n")
+PYTHON
+        "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps \
+            --ignore-installed "$carried"/wheels/*.whl || return 1
+    mkdir "$site/lib-of-tests"
+    ln -s "$(installed)"/*.so "$carried"/lib/*.so "$site/lib-of-tests"
+    cksum "$carried"/wheels/*.whl "$carried"/lib/*.so >"$site/complete"
 }
 
-# The driver compiles PTX at the first use and remembers it: once is enough.
-preload() {
-    MAMBARUN_VARIANT=$variant limit "$python" -c 'import time, torch, mambarun
+# The folder of the installed libraries.
+installed() {
+    "$python" -c 'import mambarun._lib, os; print(os.path.dirname(mambarun._lib.find()))'
+}
+
+need_site() {
+    ls "$carried"/wheels/mambarun-*.whl >/dev/null ||
+        { echo "no wheel in $carried: see the head of $0" && exit 1; }
+    [ ! -f "$site/complete" ] ||
+        cksum "$carried"/wheels/*.whl "$carried"/lib/*.so | cmp -s - "$site/complete" ||
+        rm "$site/complete"
+    [ -f "$site/complete" ] || install_site || { echo "cannot install" && exit 1; }
+    git describe --always >/dev/null 2>&1 || cp "$carried/commit.txt" .
+    "$python" -c 'import torch, sys
+torch.cuda.is_available() or sys.exit("NotSupported: torch finds no GPU here")' || exit 1
+}
+
+# ---- the parts ------------------------------------------------------------------------
+
+# SIGINT, so that pytest still reports what it has.
+limit() { timeout --signal INT --kill-after 10 "${LIMIT:-420}" "$@" </dev/null; }
+
+# tests ARGUMENTS...: pytest, on several CPUs.
+workers=$(($(nproc) > 8 ? 8 : $(nproc)))
+tests() {
+    limit "$python" -m pytest -q -rs -p no:cacheprovider -p no:benchmark \
+        --tb=short --timeout=120 --timeout-method=thread \
+        --junitxml="$out/$name.xml" "$@"
+}
+
+# suite FILE ARGUMENTS...: a file of the conformance suite about $variant.
+suite() {
+    MAMBARUN_PATH=$site/lib-of-tests PYTHONPATH=$carried/callers${PYTHONPATH:+:$PYTHONPATH} \
+        tests "conformance/$1" --variant "$variant" --require "$variant" "${@:2}"
+}
+judge() {
+    suite test_ops.py -n "$workers" \
+        --report "$out/$variant.json" --report "$out/$variant.md" "$@"
+}
+
+conformance() { judge; }
+
+# PTX is compiled by the driver at the first use, which remembers it: once is enough.
+subset() {
+    MAMBARUN_PATH=$site/lib-of-tests MAMBARUN_VARIANT=$variant limit "$python" -c '
+import time, torch, mambarun
 torch.zeros(1, device="cuda")
 begin = time.perf_counter()
 mambarun.preload(0)
-print(f"all kernels loaded in {time.perf_counter() - begin:.2f} s")'
-}
-
-conformance() { judge test_ops.py; }
-
-subset() { preload && judge test_ops.py -k "random"; }
-
-shim() {
-    "$python" -c 'import torch, sys
-torch.cuda.is_available() or sys.exit("NotSupported: torch finds no GPU here")' || return 1
-    tests "${parallel[@]}" -rs shim/tests/test_cuda.py
+print(f"all kernels loaded in {time.perf_counter() - begin:.2f} s")' && judge -k random
 }
 
 # sanitizer TOOL: each array has its own memory, and nothing lies behind it.
 sanitizer() {
     local words=$out/$1-words.txt status=0
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 limit compute-sanitizer --tool "$1" \
-        --target-processes all --error-exitcode 99 --print-limit 20 --log-file "$words" \
-        "$python" -m pytest -q -p no:cacheprovider --tb=short conformance/test_ops.py \
-        --variant "$variant" --require "$variant" --tight -k random-3 || status=$?
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 MAMBARUN_PATH=$site/lib-of-tests \
+        limit compute-sanitizer --tool "$1" --target-processes all --error-exitcode 99 \
+        --print-limit 20 --log-file "$words" "$python" -m pytest -q \
+        -p no:cacheprovider -p no:benchmark -p no:xdist --tb=short \
+        --junitxml="$out/$name.xml" conformance/test_ops.py --variant "$variant" \
+        --require "$variant" --tight -k "random-2 or random-3" || status=$?
     cat "$words"
-    return $status
+    return "$status"
 }
 memcheck() { sanitizer memcheck; }
 racecheck() { sanitizer racecheck; }
 
-large() {
-    tests conformance/test_large.py --variant "$variant" --require "$variant" -s
-}
+deterministic() { suite test_repeats.py; }
+large() { suite test_large.py; }
+shim() { tests -n "$workers" shim/tests/test_cuda.py; }
+callers() { suite test_upstream.py -n "$workers"; }
+transformers() { suite test_transformers.py; }
 
-deterministic() {
-    tests conformance/test_repeats.py --variant "$variant" --require "$variant" -s
+scan_c() {
+    local lib
+    lib=$(installed) &&
+        cc -std=c11 -Wall -Wextra -Werror examples/scan.c -o "$site/scan" -Ilibmambarun \
+            -L"$lib" -lmambarun -Wl,-rpath,"$lib" -lm -ldl &&
+        "$site/scan" | tee "$site/scan.txt" &&
+        [ "$(grep -c '^0 of [0-9]* differ' "$site/scan.txt")" = 2 ]
 }
 
 vmamba_digits() {
@@ -97,20 +157,51 @@ vmamba_digits() {
 }
 mamba_text() { limit "$python" examples/mamba_text.py --device cuda; }
 
-bench() { limit "$python" bench/gpu.py --json "$out/bench.json"; }
+bench() {
+    limit "$python" bench/gpu.py --json "$out/bench.json" \
+        ${UPSTREAM:+--upstream "$UPSTREAM"}
+}
 
-case $part in
-conformance | subset) log=$part-$variant ;;
-shim | memcheck | racecheck | large | deterministic | vmamba_digits | mamba_text | bench)
-    log=$part
-    ;;
-*) echo "there is no part $part: see the head of $0" && exit 2 ;;
-esac
-begin=$SECONDS
-if "$part" 2>&1 | tr '\r' '\n' | tee "$out/$log.txt"; then
-    verdict=ok
-else
-    verdict=FAILED
-fi
-echo "$verdict $part ($variant, $((SECONDS - begin)) s)" | tee -a "$out/$log.txt"
-[ "$verdict" = ok ]
+# ---- running them ---------------------------------------------------------------------
+
+# run_part PART: all that it says goes to FOLDER, with its verdict in the last line, which
+# is also shown.
+run_part() {
+    local part=${1%%:*} begin=$SECONDS verdict=FAILED
+    name=${1/:/-} variant=cuda12_sm90
+    [[ $1 != *:* ]] || variant=${1#*:}
+    ! "$part" >"$out/$name.txt" 2>&1 || verdict=ok
+    sed -i 's/\r/\n/g' "$out/$name.txt"
+    echo "$verdict $name ($variant, $((SECONDS - begin)) s)" | tee -a "$out/$name.txt"
+}
+
+# What the summary says first.
+describe_machine() {
+    date -u '+date: %Y-%m-%d %H:%M UTC'
+    echo "commit: $(cat "$carried/commit.txt")"
+    echo "wheel: $(basename "$carried"/wheels/mambarun-*.whl)"
+    nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader |
+        sed 's/^/gpu: /'
+    echo "cpu: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs"
+    "$python" -c 'import sys, torch
+print(f"python: {sys.version.split()[0]}, torch {torch.__version__}")'
+}
+
+[ "$1" != all ] || set -- "${all[@]}"
+for part; do
+    [[ " ${all[*]} " == *" ${part%%:*}"[\ :]* ]] ||
+        { echo "there is no part $part: see the head of $0" && exit 2; }
+done
+need_site
+describe_machine >"$out/machine.txt"
+for part; do
+    [ "$part" != bench ] || continue
+    while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-4}" ]; do
+        wait -n
+    done
+    run_part "$part" &
+done
+wait
+[[ " $* " != *" bench "* ]] || run_part bench
+[ $# != 1 ] || cat "$out/${1/:/-}.txt"
+"$python" ci/summary.py "$out" >"$out/summary.md"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""summary.py FOLDER - what gpu.sh left in FOLDER, to be read: the machine, each part's
+verdict and counts, every case by its outcome, and what was measured.
+
+Printed as Markdown. The exit status is 1, and the last line says which, unless every
+part that was run ended well."""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+import re
+import sys
+from typing import Iterator, NamedTuple
+
+from results import Case, cases
+
+VERDICT = re.compile(r"^(ok|FAILED) (\S+) \((\S+), (\d+) s\)$")
+#: lines worth reading in what a part says, beside its cases
+WORDS = re.compile(
+    r"ERROR SUMMARY|RACECHECK SUMMARY|all kernels loaded|differ from the plain loop"
+    r"|selective scan by|test accuracy|held-out text|steps against the pass"
+)
+
+
+class Part(NamedTuple):
+    name: str
+    verdict: str
+    variant: str
+    seconds: str
+    words: list[str]
+    cases: list[Case]
+
+
+def read_part(said: pathlib.Path) -> Part | None:
+    """None: a text of another kind, such as the machine's or the sanitizer's."""
+    lines = said.read_text(errors="replace").splitlines()
+    ended = VERDICT.match(lines[-1]) if lines else None
+    if ended is None:
+        return None
+    report = said.with_suffix(".xml")
+    return Part(
+        ended[2],
+        ended[1],
+        ended[3],
+        ended[4],
+        [line.strip("= ") for line in lines if WORDS.search(line)],
+        cases(report) if report.exists() else [],
+    )
+
+
+def counts(part: Part) -> str:
+    found = collections.Counter(case.outcome for case in part.cases)
+    return ", ".join(f"{found[o]} {o}" for o in ("passed", "failed", "skipped"))
+
+
+def one_part(part: Part) -> Iterator[str]:
+    """Names of cases that passed, side by side; the others with their reason."""
+    yield f"\n## {part.name}\n"
+    yield from (f"- {line}" for line in part.words)
+    passed = [c.name.rpartition("::")[2] for c in part.cases if c.outcome == "passed"]
+    for case in part.cases:
+        if case.outcome != "passed":
+            yield f"- {case.outcome} {case.name.rpartition('::')[2]}: {case.text}"
+    if passed:
+        yield f"\n{len(passed)} passed: " + ", ".join(f"`{name}`" for name in passed)
+
+
+def measured(folder: pathlib.Path) -> Iterator[str]:
+    bench = folder / "bench.txt"
+    if bench.exists():
+        yield "\n## Times and errors\n"
+        yield from (x for x in bench.read_text().splitlines() if x.startswith("|"))
+    for report in sorted(folder.glob("cuda*.json")):
+        found = json.loads(report.read_text()).get("outcomes", {})
+        said = ", ".join(f"{n} {outcome}" for outcome, n in found.items())
+        yield f"\n{report.name}: {said}; every case and figure stands there."
+
+
+def main(folder: pathlib.Path) -> int:
+    parts = [p for p in map(read_part, sorted(folder.glob("*.txt"))) if p]
+    bad = [part.name for part in parts if part.verdict != "ok"]
+    print("# What a GPU proved\n")
+    for line in (folder / "machine.txt").read_text().splitlines():
+        print(line + "  ")
+    print("\n| part | variant | verdict | cases | seconds |\n|---|---|---|---|---|")
+    for part in parts:
+        row = part.name, part.variant, part.verdict, counts(part), part.seconds
+        print("| " + " | ".join(row if part.cases else (*row[:3], "", row[4])) + " |")
+    for line in measured(folder):
+        print(line)
+    for part in parts:
+        if part.cases or part.words:
+            print("\n".join(one_part(part)))
+    verdict = (
+        "FAILED: " + ", ".join(bad) if bad or not parts else "every part ended well"
+    )
+    print(f"\n{verdict}")
+    print(verdict, file=sys.stderr)
+    return int(verdict.startswith("FAILED"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(pathlib.Path(sys.argv[1])))
