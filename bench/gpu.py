@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gpu.py - how fast the modules are on a GPU, row by row beside upstream's own times
-on an H200, each of which stands here as it was measured.
+"""gpu.py - how fast the modules are on a GPU, row by row beside upstream's.
 
-    python bench/gpu.py [--only WORD] [--repeats N] [--json FILE]
+    python bench/gpu.py [--upstream FOLDER] [--only WORD] [--repeats N] [--json FILE]
 
-Every row is first compared with float64 in one batch row, all channels of it; then the
+Every row is first compared with float64, all channels of it, in every batch row if that
+takes little time, else in the last one, without what is summed over the batch; then the
 module's whole function is timed, its allocations included, with CUDA events, after a
 flush of the L2 cache, and the median counts. The convolution writes into given memory,
 as upstream's does. A row that is wrong is not timed and makes the exit status 1.
+
+FOLDER holds upstream's modules, compiled for this Python, torch and GPU: then they run
+on the same data, are compared in the same way and timed in turns with ours. Their times
+on an H200, as they were measured once, stand here too; those of another GPU do not
+compare with them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
+import importlib.util
+import itertools
 import json
 import math
 import statistics
@@ -23,11 +31,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import mambarun
-import selective_scan_cuda
-import selective_scan_cuda_oflex
 import torch
 import torch.nn.functional as F
-from mambarun.ops.causal_conv1d import causal_conv1d_bwd, causal_conv1d_fwd
 
 DEVICE = "cuda"
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -36,13 +41,20 @@ CHUNK_ELEMENTS = 1 << 26  # of float64, in the comparison
 #: the largest ||ours - float64|| / ||float64||: rounding to the dtype, or sums in fp32
 TOLERANCE = {BF16: 2.6e-3, F16: 4e-4, F32: 2e-6}
 
+#: what has no batch axis: of what is given, and of the gradients
+WEIGHTS, OVER_BATCH = ("A", "D", "bias"), ("dA", "dD", "dbias")
+ALL_ROWS = (
+    1 << 29
+)  # batch * dim * length * states up to which every batch row is compared
+
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Scan:
     """u and delta (batch, dim, length). One state: what VMamba calls (oflex, results in
-    fp32); else what mamba_ssm calls. upstream: ms forward and backward, 0: unknown."""
+    fp32); else what mamba_ssm calls. h200: upstream's ms forward and backward there, 0:
+    unknown."""
 
     name: str
     batch: int
@@ -52,11 +64,15 @@ class Scan:
     groups: int
     dtype: torch.dtype
     z: bool
-    upstream: tuple[float, float]
+    h200: tuple[float, float]
 
     @property
     def oflex(self) -> bool:
         return self.states == 1
+
+    @property
+    def module(self) -> str:
+        return "selective_scan_cuda" + ("_oflex" if self.oflex else "")
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,9 @@ class Conv:
     length: int
     dtype: torch.dtype
     channel_last: bool
-    upstream: tuple[float, float]
+    h200: tuple[float, float]
+
+    module = "causal_conv1d_cuda"
 
 
 SCANS = (
@@ -134,23 +152,29 @@ def scan_of_channels(row: Tensors, channels: slice, group: int) -> Tensors:
     before = torch.cat([torch.zeros_like(h[..., :1]), h[..., :-1]], -1)
     ddt = (grad * (B * u[:, None] + A * a * before)).sum(1)
     found["ddelta"] = ddt * torch.sigmoid(raw)
+    found["dA"] = (grad * dt[:, None] * a * before).sum(-1)
+    found["dD"] = (dy * u).sum(-1)
+    found["dbias"] = found["ddelta"].sum(-1)
+    found["state"] = h[..., -1]
     return found
 
 
-def compare_scan(row: Tensors, ours: Tensors) -> dict[str, float]:
-    """Relative L2 errors of one batch row."""
-    dim, length = row["u"].shape
-    groups, states = row["B"].shape[:2]
+def compare_scan(data: Tensors, ours: Tensors, rows: range) -> dict[str, float]:
+    """Relative L2 errors over these batch rows; of OVER_BATCH only if that is all."""
+    dim, length = data["u"].shape[1:]
+    groups, states = data["B"].shape[1:3]
     per_group = dim // groups
     chunk = max(1, min(per_group, CHUNK_ELEMENTS // (states * length)))
     wrong: dict[str, float] = dict.fromkeys(ours, 0.0)
     size: dict[str, float] = dict.fromkeys(ours, 0.0)
+    totals = {n: torch.zeros_like(ours[n].double()) for n in OVER_BATCH}
 
     def add(name: str, got: torch.Tensor, want: torch.Tensor) -> None:
         wrong[name] += float((got.double() - want).square().sum())
         size[name] += float(want.square().sum())
 
-    for group in range(groups):
+    for b, group in itertools.product(rows, range(groups)):
+        row = {n: t if n in WEIGHTS else t[b] for n, t in data.items()}
         sums: Tensors = {}
         for first in range(group * per_group, (group + 1) * per_group, chunk):
             channels = slice(first, min(first + chunk, (group + 1) * per_group))
@@ -158,12 +182,17 @@ def compare_scan(row: Tensors, ours: Tensors) -> dict[str, float]:
             for name in ("dB", "dC"):
                 part = found.pop(name)
                 sums[name] = sums[name] + part if name in sums else part
+            for name, total in totals.items():
+                total[channels] += found.pop(name)
             for name, want in found.items():
                 if name in ours:
-                    add(name, ours[name][channels], want)
+                    add(name, ours[name][b, channels], want)
         for name, want in sums.items():
-            add(name, ours[name][group], want)
-    return {name: math.sqrt(wrong[name] / size[name]) for name in ours}
+            add(name, ours[name][b, group], want)
+    if rows == range(len(data["u"])):
+        for name, total in totals.items():
+            add(name, ours[name], total)
+    return {name: math.sqrt(wrong[name] / size[name]) for name in ours if size[name]}
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -173,9 +202,10 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
 # ---- one row ---------------------------------------------------------------------
 
 Run = Callable[[], Any]
+Prepared = "tuple[Run, Run, Callable[[], dict[str, float]]]"
 
 
-def prepare_scan(row: Scan) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
+def prepare_scan(row: Scan, scan: Any) -> Prepared:
     """The forward, the backward, and what compares both with float64."""
 
     def normal(*shape: int, dtype: torch.dtype = row.dtype) -> torch.Tensor:
@@ -191,7 +221,7 @@ def prepare_scan(row: Scan) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
     bias = rate + torch.log(-torch.expm1(-rate))  # whose softplus is the rate
     z = normal(*wide) if row.z else None
     if row.oflex:
-        scan, dout = selective_scan_cuda_oflex, normal(*wide, dtype=F32)
+        dout = normal(*wide, dtype=F32)
         given = (u, delta, A, B, C, D, bias)
 
         def forward() -> Any:
@@ -200,7 +230,7 @@ def prepare_scan(row: Scan) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
         def backward() -> Any:
             return scan.bwd(*given, dout, x, True, 1)
     else:
-        scan, dout = selective_scan_cuda, normal(*wide)
+        dout = normal(*wide)
         given = (u, delta, A, B, C, D, z, bias)
 
         def forward() -> Any:
@@ -212,22 +242,21 @@ def prepare_scan(row: Scan) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
     out, x, *out_z = forward()
 
     def compare() -> dict[str, float]:
-        last = row.batch - 1
-        one = {"u": u, "delta": delta, "B": B, "C": C, "dout": dout, "out": out}
+        data = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "bias": bias}
+        data.update(dout=dout, out=out)
+        du, ddelta, dA, dB, dC, dD, dbias, *dz = backward()
+        ours = {"out": out, "state": x[:, :, -1, 1::2]}
+        ours.update(du=du, ddelta=ddelta, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias)
         if z is not None:
-            one["z"] = z
-        one = {name: tensor[last] for name, tensor in one.items()}
-        one.update(A=A, D=D, bias=bias)
-        du, ddelta, _, dB, dC, _, _, *dz = backward()
-        ours = {"out": out, "du": du, "ddelta": ddelta, "dB": dB, "dC": dC}
-        if z is not None:
+            data["z"] = z
             ours.update(out_z=out_z[0], dz=dz[0])
-        return compare_scan(one, {name: t[last] for name, t in ours.items()})
+        first = 0 if math.prod(wide) * row.states <= ALL_ROWS else row.batch - 1
+        return compare_scan(data, ours, range(first, row.batch))
 
     return forward, backward, compare
 
 
-def prepare_conv(row: Conv) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
+def prepare_conv(row: Conv, conv: Any) -> Prepared:
     def wide() -> torch.Tensor:
         shape = (row.batch, row.length, row.dim) if row.channel_last else None
         shape = shape or (row.batch, row.dim, row.length)
@@ -241,10 +270,10 @@ def prepare_conv(row: Conv) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
     dweight, dbias = (torch.zeros_like(t, dtype=F32) for t in (weight, bias))
 
     def forward() -> Any:
-        causal_conv1d_fwd(x, weight, bias, None, None, out, None, True)
+        conv.causal_conv1d_fwd(x, weight, bias, None, None, out, None, True)
 
     def backward() -> Any:
-        causal_conv1d_bwd(
+        conv.causal_conv1d_bwd(
             x, weight, bias, dout, None, None, None, dx, dweight, dbias, None, True
         )
 
@@ -267,18 +296,21 @@ def prepare_conv(row: Conv) -> tuple[Run, Run, Callable[[], dict[str, float]]]:
 # ---- timing ----------------------------------------------------------------------
 
 
-def median_ms(run: Run, flush: torch.Tensor, repeats: int) -> float:
-    times = []
-    run()
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
-        begin.record()
+def median_ms(runs: list[Run], flush: torch.Tensor, repeats: int) -> list[float]:
+    """Of each, run in turns."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
         run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    for _ in range(repeats):
+        for run, found in zip(runs, times):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flush.zero_()
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            found.append(begin.elapsed_time(end))
+    return [statistics.median(found) for found in times]
 
 
 def copy_rate() -> float:
@@ -286,54 +318,95 @@ def copy_rate() -> float:
     source = torch.zeros(1 << 28, device=DEVICE)
     target = torch.empty_like(source)
     nothing = torch.empty(0, device=DEVICE)
-    ms = median_ms(lambda: target.copy_(source), nothing, 5)
+    (ms,) = median_ms([lambda: target.copy_(source)], nothing, 5)
     return 2 * source.numel() * 4 / ms / 1e9
 
 
 def tolerance(name: str, row: Scan | Conv) -> float:
-    if name in ("dweight", "dbias"):  # fp32, and sums over batch and time
+    if name in ("dweight", "state", *OVER_BATCH):  # fp32, and sums over time
         return 1e-5
     if name == "out" and isinstance(row, Scan) and row.oflex:
         return TOLERANCE[F32]
     return TOLERANCE[row.dtype] * (2.5 if row.dtype == F32 and name != "out" else 1)
 
 
-def measure(row: Scan | Conv, flush: torch.Tensor, repeats: int) -> dict[str, Any]:
-    torch.manual_seed(0)
-    prepare: Any = prepare_scan if isinstance(row, Scan) else prepare_conv
-    found: dict[str, Any] = {
-        "op": "selective_scan" if isinstance(row, Scan) else "causal_conv1d",
-        "row": row.name,
-    }
-    try:
-        forward, backward, compare = prepare(row)
-        errors = compare()
-    except RuntimeError as failure:
-        return {**found, "wrong": str(failure).partition("\n")[0]}
-    found["errors"] = {name: float(f"{e:.3g}") for name, e in errors.items()}
-    beyond = [name for name, e in errors.items() if not e <= tolerance(name, row)]
-    if beyond:
-        return {**found, "wrong": "beyond rounding: " + ", ".join(beyond)}
-    for name, run, upstream in zip(
-        ("forward", "backward"), (forward, backward), row.upstream
-    ):
-        ms = median_ms(run, flush, repeats)
-        found[name] = {"ms": round(ms, 4), "upstream_h200_ms": upstream or None}
-        if upstream:
-            found[name]["upstream_over_ours"] = round(upstream / ms, 2)
+def load_upstream(folder: str) -> dict[str, Any]:
+    """Their modules by name, beside ours of the same names."""
+    found = {}
+    for name in sorted({row.module for row in (*SCANS, *CONVS)}):
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            path = Path(folder, name + suffix)
+            if path.exists():
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None and spec.loader is not None
+                found[name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(found[name])
+                break
+    if not found:
+        sys.exit(f"none of upstream's modules is in {folder}")
     return found
 
 
-TIMES = ("ms", "upstream_h200_ms", "upstream_over_ours")
-HEAD = ("op", "row", "forward", *TIMES[1:], "backward", *TIMES[1:], "errors")
+def rounded(errors: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{e:.3g}") for name, e in errors.items()}
+
+
+def measure(
+    row: Scan | Conv, theirs: dict[str, Any], flush: torch.Tensor, repeats: int
+) -> dict[str, Any]:
+    prepare: Any = prepare_scan if isinstance(row, Scan) else prepare_conv
+    found: dict[str, Any] = {"op": row.module.replace("_cuda", ""), "row": row.name}
+    suppliers = [importlib.import_module(row.module)]
+    if row.module in theirs:
+        suppliers.append(theirs[row.module])
+    ways = []
+    for key, supplier in zip(("errors", "upstream_errors"), suppliers):
+        torch.manual_seed(0)  # the same data
+        try:
+            *runs, compare = prepare(row, supplier)
+            errors = compare()
+        except RuntimeError as failure:
+            return {**found, "wrong": f"{key}: " + str(failure).partition("\n")[0]}
+        ways.append(runs)
+        found[key] = rounded(errors)
+    beyond = [n for n, e in found["errors"].items() if not e <= tolerance(n, row)]
+    if beyond:
+        return {**found, "wrong": "beyond rounding: " + ", ".join(beyond)}
+    for name, runs, h200 in zip(("forward", "backward"), zip(*ways), row.h200):
+        ms, *upstream = median_ms(list(runs), flush, repeats)
+        found[name] = {"ms": round(ms, 4), "upstream_h200_ms": h200 or None}
+        if upstream:
+            found[name]["upstream_ms"] = round(upstream[0], 4)
+            found[name]["upstream_over_ours"] = round(upstream[0] / ms, 2)
+    return found
+
+
+TIMES = {
+    "ms": "ms",
+    "upstream_ms": "upstream",
+    "upstream_over_ours": "ratio",
+    "upstream_h200_ms": "upstream, H200",
+}
+HEAD = (
+    "op",
+    "row",
+    *(
+        f"{name} {title}"
+        for name in ("forward", "backward")
+        for title in TIMES.values()
+    ),
+    "errors",
+    "upstream's errors",
+)
 
 
 def print_row(found: dict[str, Any]) -> None:
     cells = [found["op"], found["row"]]
     for name in ("forward", "backward"):
         cells += [str(found.get(name, {}).get(key) or "") for key in TIMES]
-    errors = found.get("errors", {}).items()
-    cells.append(" ".join(f"{name} {value:.1e}" for name, value in errors))
+    for key in ("errors", "upstream_errors"):
+        errors = found.get(key, {}).items()
+        cells.append(" ".join(f"{name} {value:.1e}" for name, value in errors))
     if "wrong" in found:
         cells.append("WRONG " + found["wrong"])
     print("| " + " | ".join(cells) + " |", flush=True)
@@ -349,12 +422,14 @@ def driver() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upstream", metavar="FOLDER", help="time these modules too")
     parser.add_argument("--only", default="", help="rows whose name has this")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", metavar="FILE", help="also write all figures there")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("NotSupported: torch finds no GPU here")
+    theirs = load_upstream(given.upstream) if given.upstream else {}
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=DEVICE)
     mambarun.preload(0)
     about = {
@@ -371,7 +446,7 @@ def main() -> int:
     rows = []
     for row in (*SCANS, *CONVS):
         if given.only in row.name:
-            rows.append(measure(row, flush, given.repeats))
+            rows.append(measure(row, theirs, flush, given.repeats))
             print_row(rows[-1])
             torch.cuda.empty_cache()
     if given.json:

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# setup.sh - what demo.sh, test.sh, full.sh and wheel.sh share; sourced, not run. Makes .venv with
-# a torch, the packages asked for and mambarun itself, and uses apt only for what is
-# really missing. Every step that takes long says so and keeps talking.
+# setup.sh - what demo.sh, test.sh, full.sh, wheel.sh and carry.sh share; sourced, not
+# run. Makes .venv with a torch, the packages asked for and mambarun itself, and uses
+# apt only for what is really missing. Every step that takes long says so and keeps
+# talking.
 #
 # Shell variables that a user may set:
 #   PYTHON  the interpreter of .venv (python3), looked at when .venv is made

@@ -3,10 +3,11 @@
 
 Opens every CUDA row of manifest.def in BUILD/lib through its entry function, as
 libmambarun does, and reads each image itself: one kernel, of the name that
-instances.def has, for the architecture that the row has. Registers and spills come from
-BUILD/kernels, where kernels.py left them. ROW...: these must be there; else whatever is
-there is looked at, which must be something. --except-size: a row that is too large is
-named but fails nothing. Needs neither GPU nor toolkit.
+instances.def has, for the architecture that the row has. Registers and spills, and how
+long it took to compile them, come from BUILD/kernels, where kernels.py left them.
+ROW...: these must be there; else whatever is there is looked at, which must be
+something. --except-size: a row that is too large is named but fails nothing. Needs
+neither GPU nor toolkit.
 """
 
 from __future__ import annotations
@@ -191,8 +192,9 @@ def check(variant: Variant, build: pathlib.Path, stamp: bytes) -> list[str]:
     spilling = sum(
         1 for entry in report if entry.get("stack") or entry.get("spill_loads")
     )
+    seconds = sum(entry["seconds"] for entry in report)
     print(f"{variant.name:14}{len(blobs):8}{total:12}{most or '-':>14}"
-          f"{spilling if most else '-':>10}")  # fmt: skip
+          f"{spilling if most else '-':>10}{seconds:>12.0f}")  # fmt: skip
     return [f"{variant.name}: {fault}" for fault in wrong]
 
 
@@ -219,7 +221,8 @@ def main(folder: str, *named: str, except_size: bool = False) -> int:
         wrong.append(f"{build}/lib: no CUDA library")
     wrong += check_rows()
     stamp = stamp_of(build / "lib/libmambarun.so")
-    print(f"{'row':14}{'kernels':>8}{'bytes':>12}{'registers <=':>14}{'spilling':>10}")
+    print(f"{'row':14}{'kernels':>8}{'bytes':>12}{'registers <=':>14}{'spilling':>10}"
+          f"{'CPU seconds':>12}")  # fmt: skip
     for variant in there:
         wrong += check(variant, build, stamp)
     for variant in there:

@@ -34,6 +34,7 @@ import os
 import pathlib
 import re
 import sys
+import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -60,6 +61,9 @@ typedef unsigned long long uintptr_t;
 #define UINT32_MAX 4294967295u
 """,
 }
+
+# What the cache keeps of a kernel; what is written last says that all is there.
+KEPT = (".seconds", ".log", ".image")
 
 FLAGS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
 
@@ -228,6 +232,7 @@ def compile_one(job: Job) -> str:
     row = job.row
     folder = (ROOT / row.source).parent
     options = [*job.options, f"-I{ROOT}", f"-I{folder}"]
+    begin = time.perf_counter()
     assert _nvrtc is not None
     image, log = _nvrtc.compile(
         (ROOT / row.source).read_text(), row.source, options, job.kind
@@ -236,7 +241,8 @@ def compile_one(job: Job) -> str:
         return f"{row.name} ({row.source} {' '.join(row.macros)}):\n{log}"
     if job.kind == "ptx":
         image = lower_version(image.rstrip(b"\0"), job.arch) + b"\0"
-    for suffix, content in ((".log", log.encode()), (".image", image)):
+    seconds = f"{time.perf_counter() - begin:.2f}".encode()
+    for suffix, content in zip(KEPT, (seconds, log.encode(), image)):
         partial = job.entry.with_suffix(f"{suffix}.{os.getpid()}")
         partial.write_bytes(content)
         partial.rename(job.entry.with_suffix(suffix))
@@ -371,11 +377,13 @@ def compile_all(jobs: list[Job], nvrtc: pathlib.Path, workers: int) -> None:
 def describe(job: Job) -> tuple[dict, bytes]:
     image = job.entry.with_suffix(".image").read_bytes()
     log = job.entry.with_suffix(".log").read_text()
+    seconds = job.entry.with_suffix(".seconds")
     entry = {
         "name": job.row.name,
         "source": job.row.source,
         "macros": " ".join(job.row.macros),
         "bytes": len(image),
+        "seconds": float(seconds.read_text()) if seconds.is_file() else 0.0,
         **figures(log),
     }
     if job.row.spills:
