@@ -507,6 +507,15 @@ static void every_answer_to_a_launch_has_its_sentence_and_code(void **state) {
     }
 }
 
+static void no_two_answers_have_the_same_sentence(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ERRORS; i++)
+        for (size_t j = 0; j < i; j++) {
+            assert_int_not_equal(errors[i].status, errors[j].status);
+            assert_string_not_equal(errors[i].sentence, errors[j].sentence);
+        }
+}
+
 static void an_unknown_answer_keeps_the_drivers_words(void **state) {
     (void)state;
     struct found *f = CHILD(launch_and_fail, .settings = "FAKE_cuLaunchKernel=12345");
@@ -665,6 +674,7 @@ int main(void) {
         cmocka_unit_test(after_loading_a_launch_does_not_ask_about_captures),
         cmocka_unit_test(an_image_error_is_a_verdict_and_any_other_ends_the_call),
         cmocka_unit_test(every_answer_to_a_launch_has_its_sentence_and_code),
+        cmocka_unit_test(no_two_answers_have_the_same_sentence),
         cmocka_unit_test(an_unknown_answer_keeps_the_drivers_words),
         cmocka_unit_test(if_a_variants_kernels_do_not_load_the_next_row_is_taken),
         cmocka_unit_test(a_kernel_that_is_missing_makes_the_whole_row_unfit),

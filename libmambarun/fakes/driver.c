@@ -262,6 +262,8 @@ int cuLaunchKernel(mbr_cu_function function, unsigned grid_x, unsigned grid_y,
                              .shared_bytes = shared_bytes};
     snprintf(out->kernel, sizeof out->kernel, "%s", (const char *)function);
     keep_params(out, extra);
+    if (mbr_fake_driver_log.launches < MBR_FAKE_LAUNCHES)
+        mbr_fake_driver_log.each[mbr_fake_driver_log.launches] = *out;
     mbr_fake_driver_log.launches++;
     pthread_mutex_unlock(&launching);
     return answer("cuLaunchKernel");

@@ -25,11 +25,14 @@ typedef struct mbr_fake_launch {
     unsigned char params[4096];
 } mbr_fake_launch;
 
+enum { MBR_FAKE_LAUNCHES = 4 };
+
 typedef struct mbr_fake_driver {
     char log[32768]; /* a line per call: function, then what it was asked for */
     int32_t launches;
-    mbr_fake_launch launch; /* the latest */
-    int32_t capturing;      /* set by the test: what cuStreamIsCapturing says */
+    mbr_fake_launch launch;                  /* the latest */
+    mbr_fake_launch each[MBR_FAKE_LAUNCHES]; /* the first since launches was 0 */
+    int32_t capturing; /* set by the test: what cuStreamIsCapturing says */
 } mbr_fake_driver;
 
 /* Loads the driver in folder; NULL if it is not there. */

@@ -102,11 +102,18 @@ static conv_plan send_forward(const mbr_causal_conv1d_fwd_params *p) {
     return f.plan;
 }
 
-/* The last launch is the sum over the partial ones. */
+/* The last launch is the sum over the partial ones; both get the same. */
 static conv_plan send_backward(const mbr_causal_conv1d_bwd_params *p) {
     conv_backward f;
     fake->launches = 0;
     expect(mbr_causal_conv1d_bwd(p), 2);
+    const mbr_fake_launch *first = &fake->each[0], *last = &fake->launch;
+    assert_memory_equal(first->kernel, "causal_conv1d_bwd_", 18);
+    assert_ptr_equal(first->stream, last->stream);
+    assert_int_equal(first->size, last->size);
+    assert_memory_equal(first->params, last->params, last->size);
+    assert_in_range(first->grid[0], 1, INT32_MAX);
+    assert_int_equal(first->grid[1] * first->grid[2], 1);
     assert_string_equal(fake->launch.kernel, "causal_conv1d_bwd_reduce");
     assert_int_equal(fake->launch.size, sizeof f);
     memcpy(&f, fake->launch.params, sizeof f);

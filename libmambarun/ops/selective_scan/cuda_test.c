@@ -195,6 +195,162 @@ static void nothing_is_launched_for_an_empty_sequence(void **state) {
     assert_int_equal(fake->launches, 0);
 }
 
+/* ---- backward: several launches ------------------------------------------------- */
+
+enum { GRADIENT_KERNELS = 3 }; /* at most: states, gradients, sums */
+
+/* The gradients of a forward, B and C variable. The workspace lies nowhere too. */
+static mbr_selective_scan_bwd_params backward(const problem *s) {
+    const mbr_selective_scan_fwd_params f = forward(s);
+    mbr_selective_scan_bwd_params p = {
+        .call = mbr_fake_call(sizeof p, 0),
+        .u = f.u,
+        .delta = f.delta,
+        .A = f.A,
+        .B = f.B,
+        .C = f.C,
+        .D = f.D,
+        .z = f.z,
+        .delta_bias = f.delta_bias,
+        .dout = f.out,
+        .x = f.x,
+        .out = f.out,
+        .delta_softplus = 1,
+    };
+    p.dout.data = (char *)p.dout.data + (INT64_C(1) << 43); /* beside out */
+    const mbr_tensor *like[] = {&p.u, &p.delta, &p.A,          &p.B,
+                                &p.C, &p.D,     &p.delta_bias, &p.z};
+    mbr_tensor *gradient[] = {&p.du, &p.ddelta, &p.dA,          &p.dB,
+                              &p.dC, &p.dD,     &p.ddelta_bias, &p.dz};
+    for (size_t i = 0; i < sizeof like / sizeof *like; i++)
+        if (like[i]->data != NULL)
+            *gradient[i] = mbr_fake_tensor(like[i]->dtype_code, like[i]->dtype_bits,
+                                           like[i]->ndim, like[i]->shape);
+    const int64_t bytes = (int64_t)mbr_selective_scan_bwd_workspace(&p);
+    p.workspace.size = (uint64_t)bytes;
+    p.workspace.data = mbr_fake_tensor(MBR_INT, 8, 1, &bytes).data;
+    return p;
+}
+
+static void send_backward(const mbr_selective_scan_bwd_params *p) {
+    fake->launches = 0;
+    memset(fake->each, 0, sizeof fake->each);
+    if (mbr_selective_scan_bwd(p) != MBR_OK)
+        fail_msg("%s", mbr_last_error());
+    assert_in_range(fake->launches, 1, GRADIENT_KERNELS);
+}
+
+static void all_kernels_of_a_backward_get_the_same_call(void **state) {
+    (void)state;
+    for (int32_t device = 0; device < 2; device++)
+        for (int legacy = 0; legacy < 2; legacy++) {
+            mbr_selective_scan_bwd_params p = backward(&usual);
+            p.call = mbr_fake_call(sizeof p, device);
+            if (legacy)
+                p.call.stream = NULL;
+            send_backward(&p);
+            for (int32_t i = 0; i < fake->launches; i++) {
+                const mbr_fake_launch *l = &fake->each[i];
+                assert_memory_equal(l->kernel, "selective_scan_bwd_", 19);
+                assert_ptr_equal(l->stream, p.call.stream);
+                assert_ptr_equal(l->context, fake->each[0].context);
+                assert_int_equal(l->size, sizeof(scan_backward));
+                assert_memory_equal(l->params, &p, sizeof p);
+                assert_memory_equal(l->params, fake->each[0].params, l->size);
+            }
+        }
+}
+
+/* What a kernel gets beyond the caller's params: the addresses among it lie within the
+ * workspace. No other number is as large as the address of a fake tensor. */
+static void assert_within_workspace(const mbr_selective_scan_bwd_params *p,
+                                    const mbr_fake_launch *l) {
+    const uint64_t begin = (uintptr_t)p->workspace.data,
+                   end = begin + p->workspace.size;
+    int addresses = 0;
+    for (size_t at = sizeof *p; at + 8 <= l->size; at += 8) {
+        uint64_t word;
+        memcpy(&word, l->params + at, 8);
+        if (word < UINT64_C(1) << 44)
+            continue;
+        assert_in_range(word, begin, end - 1);
+        addresses++;
+    }
+    assert_true(addresses > 0);
+}
+
+static void a_backward_of_any_size_fits_grid_and_workspace(void **state) {
+    (void)state;
+    static const problem sizes[] = {
+        {.batch = 1, .dim = 1, .length = 1, .states = 1, .groups = 1},
+        {.batch = 1, .dim = 1, .length = 1 << 20, .states = 16, .groups = 1},
+        {.batch = 3, .dim = 100, .length = 197, .states = 16, .groups = 4},
+        {.batch = 70000, .dim = 4, .length = 16, .states = 16, .groups = 2},
+        {.batch = 1, .dim = 200000, .length = 64, .states = 256, .groups = 1},
+        {.batch = 2, .dim = 66000, .length = 64, .states = 1, .groups = 66000},
+        {.batch = 64, .dim = 8192, .length = 8192, .states = 16, .groups = 1},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int variety = 0; variety < 4; variety++) {
+            problem s = sizes[i];
+            s.code = MBR_FLOAT;
+            s.bits = s.out_bits = 32;
+            s.is_complex = variety & 1;
+            mbr_selective_scan_bwd_params p = backward(&s);
+            p.call.flags = variety & 2 ? MBR_DETERMINISTIC : 0;
+            const int64_t bytes = (int64_t)mbr_selective_scan_bwd_workspace(&p);
+            p.workspace.size = (uint64_t)bytes;
+            p.workspace.data = mbr_fake_tensor(MBR_INT, 8, 1, &bytes).data;
+            send_backward(&p);
+            for (int32_t n = 0; n < fake->launches; n++) {
+                const mbr_fake_launch *l = &fake->each[n];
+                assert_int_equal(l->grid[1], 1);
+                assert_int_equal(l->grid[2], 1);
+                assert_in_range(l->grid[0], 1, INT32_MAX);
+                assert_int_equal(l->block[0] % WARP, 0);
+                assert_in_range(l->block[0], WARP, 1024);
+                assert_in_range(l->shared_bytes, 0, SHARED_OF_ANY_GPU);
+                assert_within_workspace(&p, l);
+            }
+        }
+}
+
+static void every_type_has_its_gradient_kernels(void **state) {
+    (void)state;
+    static const struct {
+        uint8_t code, bits;
+        const char *name;
+    } types[] = {
+        {MBR_FLOAT, 32, "_f32"}, {MBR_FLOAT, 16, "_f16"}, {MBR_BFLOAT, 16, "_bf16"}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (int is_complex = 0; is_complex < 2; is_complex++) {
+            problem s = usual;
+            s.code = types[i].code;
+            s.bits = s.out_bits = types[i].bits;
+            s.is_complex = is_complex;
+            const mbr_selective_scan_bwd_params p = backward(&s);
+            send_backward(&p);
+            int of_complex = 0;
+            for (int32_t n = 0; n < fake->launches; n++) {
+                if (strstr(fake->each[n].kernel, types[i].name) == NULL)
+                    fail_msg("%s runs type %s", fake->each[n].kernel, types[i].name);
+                of_complex += strstr(fake->each[n].kernel, "complex") != NULL;
+            }
+            assert_int_equal(of_complex > 0, is_complex);
+        }
+}
+
+/* Sums over no positions are zeros, which somebody has to write. */
+static void an_empty_sequence_still_has_gradients_of_the_weights(void **state) {
+    (void)state;
+    problem s = usual;
+    s.length = 0;
+    const mbr_selective_scan_bwd_params p = backward(&s);
+    assert_int_equal(p.workspace.size, 0);
+    send_backward(&p);
+    assert_int_equal(fake->launches, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_forward_goes_to_the_calls_stream_and_device),
@@ -203,6 +359,10 @@ int main(void) {
         cmocka_unit_test(any_size_fits_a_grid_and_covers_all_channels),
         cmocka_unit_test(an_address_or_stride_that_is_odd_takes_no_wide_accesses),
         cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
+        cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
+        cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),
+        cmocka_unit_test(every_type_has_its_gradient_kernels),
+        cmocka_unit_test(an_empty_sequence_still_has_gradients_of_the_weights),
     };
     return cmocka_run_group_tests(tests, use_fakes, NULL);
 }
