@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
 COMMON = """
 import os, threading
 import torch, mambarun, selective_scan_cuda
+import causal_conv1d_cuda as conv
 
 gpu = torch.device("cuda", 0)
 
@@ -34,10 +35,30 @@ def there(tensors, device=gpu):
 def scan(tensors):
     return selective_scan_cuda.fwd(*tensors, True)[0]
 
+# Every entry point once, on what fits of an input; what comes out of each.
+def everything(tensors):
+    u, dout = tensors[0], tensors[0].flip(0).contiguous()
+    out, x = selective_scan_cuda.fwd(*tensors, True)[:2]
+    found = [out, *selective_scan_cuda.bwd(*tensors, dout, x, None, None, True, False)]
+    weight, bias = tensors[2][:, :4], tensors[5]
+    found.append(conv.causal_conv1d_fwd(u, weight, bias, None, None, None, True))
+    found += conv.causal_conv1d_bwd(u, weight, bias, dout, *[None] * 4, False, True)
+    state = u[:, :, :4].clone()
+    update = conv.causal_conv1d_update
+    found += [update(u[:, :, 4:6], state, weight, bias, True, None, None), state]
+    return [t for t in found if t is not None]
+
 def right(out, tensors):
     want = scan(there(tensors, "cpu"))
     worst = (out.cpu() - want).abs().max() / want.abs().max()
     assert worst < 1e-5, worst
+    return True
+
+def all_near(found, wanted):
+    assert len(found) == len(wanted) == 14
+    for place, (a, b) in enumerate(zip(found, wanted)):
+        worst = (a.cpu() - b.cpu()).abs().max() / b.abs().max().cpu()
+        assert worst < 1e-5, (place, worst)
     return True
 
 def pack(x, out):
@@ -54,6 +75,13 @@ def enter(packed):
 def last_error():
     from mambarun import _lib
     return _lib.library().mbr_last_error().decode()
+
+def in_use(device_type):
+    from mambarun import _lib
+    import ctypes
+    ask = _lib.library().mbr_variant_in_use
+    ask.restype = ctypes.c_char_p
+    return ask(device_type, 0).decode()
 
 def message(call):
     try:
@@ -107,6 +135,24 @@ def test_after_preload_a_call_is_captured_and_replayed(alone):
             graph.replay()
             torch.cuda.synchronize()
             assert right(out, x)
+    """)
+
+
+def test_every_entry_point_is_captured_and_replayed(alone):
+    alone("""
+        mambarun.preload(gpu)
+        x = there(inputs())
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = everything(x)
+        for seed in range(3):
+            for old, new in zip(x, inputs(seed)):
+                if old is not None: old.copy_(new)
+            for t in found: t.fill_(float("nan"))
+            graph.replay()
+            torch.cuda.synchronize()
+            assert all_near(found, everything(x))
+            assert all_near(found, everything(inputs(seed)))  # on the CPU
     """)
 
 
@@ -234,24 +280,129 @@ def test_a_variant_for_another_gpu_is_refused_by_name(alone):
     assert f"not asked for: MAMBARUN_VARIANT is {other}" in said
 
 
+def test_a_gpu_without_a_variant_never_runs_on_the_cpu(alone):
+    said = alone(
+        "x = there(inputs())\nprint(message(lambda: scan(x)))",
+        MAMBARUN_VARIANT="cuda12_sm60",
+    )
+    assert said.startswith(
+        "NoVariantError: no variant can run selective_scan_fwd on cuda:0"
+    )
+    assert "cuda12_sm60" in said
+
+
+def test_a_cpu_variant_by_name_leaves_the_gpu_its_own(alone):
+    said = alone(
+        """
+        x = there(inputs())
+        assert right(scan(x), x)
+        print(in_use(2), in_use(1))
+        """,
+        MAMBARUN_VARIANT="cpu_scalar",
+    )
+    on_gpu, on_cpu = said.split()
+    assert on_gpu.startswith("cuda") and on_cpu == "cpu_scalar"
+
+
+def test_ptx_by_name_is_compiled_and_right(alone):
+    said = alone(
+        """
+        x = there(inputs())
+        out = scan(x)
+        print(in_use(2))
+        assert right(out, x)
+        """,
+        MAMBARUN_VARIANT="cuda11_ptx80",
+    )
+    assert said == "cuda11_ptx80\n"
+
+
 def test_tensors_of_two_devices_are_refused_by_name(alone):
     said = alone("""
         x = there(inputs())
-        x[4] = x[4].cpu()
-        print(message(lambda: scan(x)))
+        for place in (4, 0):
+            mixed = list(x)
+            mixed[place] = mixed[place].cpu()
+            print(message(lambda: scan(mixed)))
+        weight = torch.randn(96, 4)
+        print(message(lambda: conv.causal_conv1d_fwd(
+            x[0], weight, None, None, None, None, True)))
     """)
     assert "C is on cpu, the first tensor is on cuda:0" in said
+    assert "delta is on cuda:0, the first tensor is on cpu" in said
+    assert "weight is on cpu, the first tensor is on cuda:0" in said
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU only")
+two_gpus = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="there is one GPU only"
+)
+
+
+@two_gpus
 def test_every_gpu_runs_its_own_tensors(alone):
-    alone("""
+    said = alone("""
         for i in (1, 0, 1):
             x = there(inputs(), torch.device("cuda", i))
-            out = scan(x)
-            assert out.device.index == i and right(out, x)
+            found = everything(x)
+            assert found[0].device.index == i and torch.cuda.current_device() == 0
+            assert all_near(found, everything(inputs()))
         x[4] = x[4].to(gpu)
         print(message(lambda: scan(x)))
+    """)
+    assert "C is on cuda:0, the first tensor is on cuda:1" in said
+
+
+@two_gpus
+def test_another_gpus_stream_is_used_while_the_first_is_current(alone):
+    alone("""
+        other = torch.device("cuda", 1)
+        mambarun.preload(1)
+        x = there(inputs(), other)
+        torch.cuda.synchronize(other)
+        stream = torch.cuda.Stream(other)
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(500_000_000)
+        with torch.cuda.device(0):
+            assert scan(there(inputs())).device.index == 0
+        with torch.cuda.stream(stream):
+            torch.cuda.set_device(0)
+            out = scan(x)
+        assert not stream.query()
+        stream.synchronize()
+        assert right(out, x)
+    """)
+
+
+@two_gpus
+def test_a_second_gpu_captures_its_own_graph(alone):
+    alone("""
+        mambarun.preload(1)
+        with torch.cuda.device(1):
+            x = there(inputs(), torch.device("cuda", 1))
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                out = scan(x)
+            out.fill_(float("nan"))
+            graph.replay()
+            torch.cuda.synchronize()
+        assert right(out, x)
+    """)
+
+
+@two_gpus
+def test_a_thread_for_each_gpu(alone):
+    alone("""
+        sets = [there(inputs(i), torch.device("cuda", i)) for i in range(2)]
+        together, outs = threading.Barrier(2), {}
+        def work(i):
+            together.wait()
+            for _ in range(50):
+                outs[i] = scan(sets[i])
+            torch.cuda.synchronize(i)
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert all(right(outs[i], sets[i]) for i in range(2))
     """)
 
 
