@@ -95,8 +95,8 @@ part mamba_text python examples/mamba_text.py
 keep mamba_text mamba_text.txt 60
 
 while read -r variant; do
-    part "conformance $variant" env MAMBARUN_PATH="$lib" pytest -q conformance/test_ops.py \
-        --variant "$variant" --seed 1 --report "$results/errors_$variant.md"
+    part "conformance $variant" env MAMBARUN_PATH="$lib" python -m conformance \
+        --provider "mambarun:$variant" --require --seed 1 --report "$logs/conformance"
 done < <(cpu_variants)
 
 part valgrind under_valgrind

@@ -83,7 +83,7 @@ for variant in mambarun.info()["variants"]:
         return
     fi
     MAMBARUN_PATH=$lib tests "$name" python conformance/test_ops.py \
-        --variant "$1" --require "$1" --report "$logs/errors_$1.md"
+        --variant "$1" --require "$1"
 }
 
 # other_python VERSION TORCH: the shim's tests on another Python and another torch.

@@ -1,26 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, the report, and what every test shares. Knows no op and no tolerance."""
+"""Options, and what every test shares. Knows no op and no tolerance."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Iterator, NoReturn
+from typing import NoReturn
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-for folder in ("shim", "shim/standins"):
-    sys.path.append(str(ROOT / folder))  # an installed mambarun goes first
-
-import torch  # noqa: E402
-
-from .providers import Library, OnGpu, Reference, library_folder  # noqa: E402
-from .report import Report  # noqa: E402
+from .calling import Unsupported
+from .facts import facts
+from .providers import Provider, Reference, open_reference
+from .spec import Opened, Spec, variant
 
 NOT_SUPPORTED = "NotSupported: "
 
@@ -30,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--variant",
         help="judge this variant (or: reference, judged by itself); default: the one "
-        "that libmambarun chooses",
+        "that libmambarun chooses for a CPU",
     )
     group.addoption(
         "--require",
@@ -42,14 +34,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed", type=int, default=0, help="of the random cases and values"
     )
     group.addoption(
-        "--report",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="write worst errors per op, output and dtype as Markdown, or as JSON, "
-        "with every case, if FILE ends with .json; may be given twice",
-    )
-    group.addoption(
         "--tight",
         action="store_true",
         help="on a GPU: no guard behind arrays, for compute-sanitizer",
@@ -57,110 +41,66 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    variant = config.getoption("--variant")
-    if variant and variant != "reference":
-        os.environ["MAMBARUN_VARIANT"] = variant
-    if library_folder().is_dir():
-        os.environ.setdefault("MAMBARUN_PATH", str(library_folder()))
-    for name in config.getoption("--require"):
-        if name != variant:
-            raise pytest.UsageError(f"--require {name} needs --variant {name}")
-    report = Report({} if hasattr(config, "workerinput") else facts(variant))
-    config.conformance_report = report  # type: ignore[attr-defined]
-    config.pluginmanager.register(Collector(report))
-
-
-def facts(variant: str | None) -> dict[str, str]:
-    """What the report says first: machine, variant and versions."""
-    path = library_folder() / "libmambarun.so"
-    known = {"library": path.name, "variant": variant or "libmambarun's choice"}
-    if path.exists():
-        library = Library(path)
-        variants = library.variants()
-        valid = ["reference", *variants]
-        if variant and variant not in valid:
-            raise pytest.UsageError(
-                "--variant {} is none of {}".format(variant, " ".join(valid))
-            )
-        host = library.facts()
-        known["cpu"] = host.cpu_name.decode()
-        if variant in variants and variants[variant][0] != "cpu":
-            known["gpu"] = gpu() or variants[variant][2]
-        known["stamp"] = (host.stamp or b"").decode()
-    known["commit"] = commit()
-    known["torch"] = torch.__version__
-    known["python"] = sys.version.split()[0]
-    known["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return known
-
-
-def gpu() -> str:
-    """The first GPU and its driver."""
-    query = ["nvidia-smi", "-i", "0", "--query-gpu=name,compute_cap,driver_version"]
+    name = config.getoption("--variant")
+    for required in config.getoption("--require"):
+        if required != name:
+            raise pytest.UsageError(f"--require {required} needs --variant {required}")
+    if not name or name == "reference":
+        return
     try:
-        said = subprocess.run(
-            [*query, "--format=csv,noheader"], capture_output=True, text=True
-        )
-    except OSError:
-        return ""
-    return said.stdout.strip() if said.returncode == 0 else ""
+        variant(name, "cpu")
+    except ValueError as mistake:
+        raise pytest.UsageError(f"--variant {mistake}") from None
+    os.environ["MAMBARUN_VARIANT"] = name
 
 
-def commit() -> str:
-    """Where a part of the tree was carried elsewhere, commit.txt says what it was."""
-    carried = ROOT / "commit.txt"
-    if carried.exists():
-        return carried.read_text().strip()
-    described = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-    )
-    return described.stdout.strip() or "unknown"
+def spec_of(config: pytest.Config) -> Spec:
+    import mambarun
+
+    name = config.getoption("--variant")
+    if name == "reference":
+        return Spec(name, "")
+    usable = (v["name"] for v in mambarun.info()["variants"] if v["usable"])
+    return Spec("mambarun", name or next(usable))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    report: Report = config.conformance_report  # type: ignore[attr-defined]
-    lines = [f"{name}: {value}" for name, value in report.facts.items()]
-    return lines + ["seed: {}".format(config.getoption("--seed"))]
+    seed = "seed: {}".format(config.getoption("--seed"))
+    try:
+        known = facts(Opened(spec_of(config)))
+    except Unsupported as reason:
+        known = {"provider": f"{spec_of(config)}: {NOT_SUPPORTED}{reason}"}
+    except ImportError as error:  # the tests that need it will say so
+        known = {"provider": f"none: {error}"}
+    return [*(f"{name}: {value}" for name, value in known.items()), seed]
 
 
 @pytest.fixture(scope="session")
-def library() -> Library:
-    return Library(library_folder() / "libmambarun.so")
+def reference() -> Reference:
+    return open_reference()
 
 
 @pytest.fixture(scope="session")
-def reference(library: Library) -> Reference:
-    stamp = library.facts().stamp.decode()
-    return Reference(library_folder() / "libmambarun_reference.so", stamp)
+def opened(request: pytest.FixtureRequest) -> Opened:
+    config = request.config
+    try:
+        return Opened(spec_of(config), tight=config.getoption("--tight"))
+    except Unsupported as reason:
+        not_supported(config, str(reason))
 
 
 @pytest.fixture(scope="session")
-def candidate(request: pytest.FixtureRequest) -> Any:
+def candidate(opened: Opened) -> Provider:
     """The provider that is judged."""
-    variant = request.config.getoption("--variant")
-    if variant == "reference":
-        return request.getfixturevalue("reference")
-    library = request.getfixturevalue("library")
-    if not variant:
-        return library
-    mode, usable, reason = library.variants()[variant]
-    if usable and mode != "cpu" and not torch.cuda.is_available():
-        usable, reason = False, "this torch finds no GPU"
-    if not usable:
-        not_supported(request.config, reason)
-    if mode == "cpu":
-        return library
-    path = library_folder() / "libmambarun.so"
-    return OnGpu(path, tight=request.config.getoption("--tight"))
+    return opened.main
 
 
-def not_supported(config: pytest.Config, reason: str) -> None:
-    """A result of its own: a skip with its reason, a failure where --require says."""
-    variant = config.getoption("--variant")
-    if variant in config.getoption("--require"):
-        pytest.fail(f"{variant} is required but {reason}", pytrace=False)
+def not_supported(config: pytest.Config, reason: str, missing: bool = True) -> NoReturn:
+    """A result of its own: a skip with its reason, a failure where --require says,
+    unless it is not the variant that lacks something."""
+    name = config.getoption("--variant")
+    if missing and name in config.getoption("--require"):
+        pytest.fail(f"{name} is required but {reason}", pytrace=False)
     pytest.skip(NOT_SUPPORTED + reason)
 
 
@@ -171,45 +111,3 @@ def give_up(config: pytest.Config, text: str) -> NoReturn:
         print(text, file=sys.__stderr__, flush=True)
         os._exit(1)
     pytest.exit(text, returncode=1)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """What a case found goes with its result, also out of a worker of pytest-xdist."""
-    outcome = yield
-    figures = getattr(item, "figures", None)
-    outcome.get_result().figures = figures and asdict(figures)
-
-
-class Collector:
-    """Puts the results of all cases into the report, in the process that writes it."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.outcome == "passed":
-            return
-        text = "" if report.passed else report.longreprtext
-        if isinstance(report.longrepr, tuple):  # a skip: file, line and reason
-            text = report.longrepr[2].replace("Skipped: ", "", 1)
-        self.report.add(
-            report.nodeid.rpartition("::")[2],
-            report.outcome,
-            text,
-            getattr(report, "figures", None),
-        )
-
-
-def pytest_terminal_summary(config: pytest.Config) -> None:
-    report: Report = config.conformance_report  # type: ignore[attr-defined]
-    unsupported = sum(NOT_SUPPORTED in case.get("text", "") for case in report.cases)
-    print_line = config.get_terminal_writer().line
-    print_line(
-        "variant {}: {} comparisons, {} cases NotSupported".format(
-            report.facts["variant"], report.comparisons, unsupported
-        )
-    )
-    for file in config.getoption("--report"):
-        as_json = file.endswith(".json")
-        Path(file).write_text(report.as_json() if as_json else report.as_text())

@@ -29,19 +29,23 @@ def ulp(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @dataclass
 class Verdict:
-    """One output of one call. ulps: worst error in units of the output's last place.
-    relative: worst error, in terms of the output's largest element.
-    used: worst error, beyond the half unit of rounding, as a share of the reference's
-    bound. upstream: worst error as a share of what upstream's own test of this output
-    allows. wrong: elements beyond what is allowed; text: the worst of them, in words.
+    """One output of one call. ulps: worst error in units of the output's last place,
+    middle: that of the median element. relative: worst error, in terms of the output's
+    largest element. used: worst error, beyond the half unit of rounding, as a share of
+    the reference's bound. upstream: worst error as a share of what upstream's own test
+    of this output allows. wrong: elements beyond what is allowed; text: the worst of
+    them, in words. within_upstream: no element is further off than upstream allows, NaN
+    and infinite where they should be.
     """
 
     ulps: float
+    middle: float
     relative: float
     used: float
     upstream: float
     wrong: int
     text: str
+    within_upstream: bool
 
 
 def parts(values: torch.Tensor) -> torch.Tensor:
@@ -88,13 +92,17 @@ def judge(
     finite = want[measured].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
     beyond = (error - place / 2).clamp(min=0) / (UNIT * bound)
+    in_place = error / place
+    tolerated = ~special & (error <= atol + rtol * want.abs())
     return Verdict(
-        ulps=worst(error / place),
+        ulps=worst(in_place),
+        middle=float(in_place.nanmedian()) if in_place.numel() else 0.0,
         relative=worst(error) / max(largest, 1e-30),
         used=worst(torch.where(bound == 0, zero, beyond)),
         upstream=worst(error / (atol + rtol * want.abs())),
         wrong=int((~fine).sum()),
         text=describe(got, want, allowed, ~fine),
+        within_upstream=bool((fine | tolerated).all()),
     )
 
 

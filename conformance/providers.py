@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who computes: the double-precision reference, through the entry function that every
 variant has, and libmambarun, through its public functions. Knows no op by name: entry
-points come from ops.def, params structs from the field rows of the shim."""
+points come from ops.def, params structs from the field rows of the shim. The functions
+of compiled modules are called in modules.py."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import os
 import re
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Iterator
 
 import torch
 
 from .arrays import DTYPES, GUARD, POISON, Array
+from .calling import HOWS, Complaint, Lent, wait
 
 HERE = Path(__file__).resolve().parent
 SHARE_BOUND = 1 << 31  # CONFORMANCE_BOUND of number.h
 DETERMINISTIC = 1  # MBR_DETERMINISTIC
 CPU, CUDA = 1, 2  # mbr_call.device_type
 TABLE_HEAD = 4  # members of mbr_table before its functions
-OPS_DEF = HERE.parent / "libmambarun" / "ops" / "ops.def"
+REFERENCE = "libmambarun_reference.so"
 
 
 @dataclass
@@ -54,11 +56,14 @@ class Plain:
 @dataclass(frozen=True)
 class Way:
     """How a call may be run. same_bits: the complaint if the bits are not those of the
-    way before; empty where they may be others, which are then judged too."""
+    way before; empty where they may be others, which are then judged too. how and
+    signature: as of a Case."""
 
     threads: int = 1
     flags: int = 0
     same_bits: str = ""
+    how: str = ""
+    signature: str = ""
 
 
 class Refused(Exception):
@@ -109,10 +114,6 @@ def tensor_fields(array: Array) -> dict[str, Any]:
     }
 
 
-class Lost(Exception):
-    """A kernel failed after its launch: the driver refuses this process from now on."""
-
-
 def params(call: Call, way: Way, workspace: dict[str, int], **where: int) -> Any:
     rows = rows_of(call.entry)
     unknown = {*call.arrays(), *call.scalars} - {name for name, _ in rows}
@@ -130,132 +131,139 @@ def params(call: Call, way: Way, workspace: dict[str, int], **where: int) -> Any
     return ctypes.create_string_buffer(packed(rows, values), size)
 
 
-class Library:
-    """libmambarun's public functions, with whatever variant MAMBARUN_VARIANT names, for
-    tensors on the CPU."""
+class Provider:
+    """Runs calls. device: where the arrays lie then. tight: on a GPU without the guard
+    behind each, so that compute-sanitizer sees a read past it
+    (PYTORCH_NO_CUDA_MEMORY_CACHING=1 gives each its own memory)."""
 
-    WAYS = (
-        Way(),
-        Way(same_bits="a second run gives other bits"),
-        Way(threads=2, same_bits="two threads give other bits than one"),
-    )
+    name = ""
     device = "cpu"
+    tight = False
 
-    def __init__(self, path: Path) -> None:
-        self.lib = ctypes.CDLL(str(path))
+    def ways(self, how: str = "", signature: str = "") -> list[Way]:
+        """How a call is to be run, one after the other."""
+        ways = self.each_way(how)
+        return [replace(way, how=how, signature=signature) for way in ways]
+
+    def each_way(self, how: str) -> tuple[Way, ...]:
+        if how == "deterministic":
+            first = Way(flags=DETERMINISTIC)
+            again = Way(flags=DETERMINISTIC, same_bits="run again, other bits")
+            return (first, *[again] * 4)
+        if self.device == "cpu":
+            return (
+                Way(),
+                Way(same_bits="a second run gives other bits"),
+                Way(threads=2, same_bits="two threads give other bits than one"),
+            )
+        return (
+            Way(flags=DETERMINISTIC),
+            Way(
+                flags=DETERMINISTIC,
+                same_bits="MBR_DETERMINISTIC gives other bits again",
+            ),
+            Way(),
+        )
+
+    def run(self, call: Call, way: Way = Way()) -> None:  # noqa: B008
+        """Unsupported, Refused, Complaint or Lost say what else happened."""
+        device = "cuda:1" if way.how == "device1" else self.device
+        lent = Lent(call, device, self.tight)
+        with self.prepared(lent.call, way, device) as launch:
+            HOWS[way.how](device, launch, lent.reset)
+        lent.back()
+
+    def prepared(
+        self, call: Call, way: Way, device: str
+    ) -> Any:  # a context manager that gives what launches the call
+        raise NotImplementedError
+
+    def expected_error(self, error: str) -> str:
+        """What Refused.status is for a module's exception of that name."""
+        raise NotImplementedError
+
+    def excuse(self, call: Call, refused: Refused) -> str:
+        """Why it may refuse a call that has nothing wrong; empty if it may not."""
+        return ""
+
+    def known_of(self, call: Call) -> list[Any]:
+        """The rows of modules.Known that hold for the call."""
+        return []
+
+
+class Library(Provider):
+    """libmambarun's public functions, with whatever variant MAMBARUN_VARIANT names."""
+
+    def __init__(self, path: str, device: str = "cpu", tight: bool = False) -> None:
+        self.device, self.tight = device, tight
+        self.lib = ctypes.CDLL(path)
         self.lib.mbr_last_error.restype = ctypes.c_char_p
         self.lib.mbr_status_name.restype = ctypes.c_char_p
         self.lib.mbr_variant_in_use.restype = ctypes.c_char_p
 
-    def where(self) -> dict[str, int]:
-        """What mbr_call says about the device."""
-        return {"device_type": CPU}
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of the variant that has computed."""
+        number = 0 if self.device == "cpu" else int(self.device.partition(":")[2] or 0)
+        kind = CPU if self.device == "cpu" else CUDA
+        return (self.lib.mbr_variant_in_use(kind, number) or b"none yet").decode()
 
-    def run(self, call: Call, way: Way = Way()) -> None:
-        scratch = self.workspace(call, way)
+    def expected_error(self, error: str) -> str:
+        return "MBR_E_ARG"
+
+    def excuse(self, call: Call, refused: Refused) -> str:
+        may = refused.status in ("MBR_E_UNSUPPORTED", "MBR_E_NO_VARIANT")
+        return refused.text if may else ""
+
+    @contextmanager
+    def prepared(self, call: Call, way: Way, device: str) -> Iterator[Callable]:
+        scratch = self.workspace(call, way, device)
         lent = {}
         if scratch is not None:
             start = scratch.data_ptr() + GUARD
             lent = {"data": start, "size": scratch.numel() - 2 * GUARD}
         function = getattr(self.lib, "mbr_" + call.entry)
-        status = function(params(call, way, lent, **self.where()))
-        if status != 0:
-            name = self.lib.mbr_status_name(status).decode()
-            raise Refused(name, self.lib.mbr_last_error().decode())
-        self.wait()
+
+        def launch() -> None:
+            status = function(params(call, way, lent, **where(device)))
+            if status != 0:
+                name = self.lib.mbr_status_name(status).decode()
+                raise Refused(name, self.lib.mbr_last_error().decode())
+
+        yield launch
+        wait(device)
         if scratch is not None:
             for part in (scratch[:GUARD], scratch[-GUARD:]):
-                assert (part == POISON).all(), "wrote outside its workspace"
+                if not (part == POISON).all():
+                    raise Complaint("wrote outside its workspace")
 
-    def wait(self) -> None:
-        """Until what was called is done."""
-
-    def workspace(self, call: Call, way: Way) -> Any:
+    def workspace(self, call: Call, way: Way, device: str) -> Any:
         try:
             ask = getattr(self.lib, "mbr_" + call.entry + "_workspace")
         except AttributeError:
             return None
         ask.restype = ctypes.c_size_t
-        size = ask(params(call, way, {}, **self.where())) + 2 * GUARD
-        return torch.full((size,), POISON, dtype=torch.uint8, device=self.device)
-
-    def variants(self) -> dict[str, tuple[str, bool, str]]:
-        """Name -> (mode, usable on a device of its kind, why or why not)."""
-        found = {}
-        for i in range(self.lib.mbr_variant_count()):
-            info = VariantInfo(struct_size=ctypes.sizeof(VariantInfo))
-            self.lib.mbr_variant_at(i, CPU, 0, ctypes.byref(info))
-            mode = info.mode.decode()
-            if mode != "cpu":
-                self.lib.mbr_variant_at(i, CUDA, 0, ctypes.byref(info))
-            found[info.name.decode()] = (mode, bool(info.usable), info.reason.decode())
-        return found
-
-    def facts(self) -> HostFacts:
-        facts = HostFacts(struct_size=ctypes.sizeof(HostFacts))
-        self.lib.mbr_probe_host(ctypes.byref(facts))
-        return facts
-
-    def in_use(self) -> str:
-        device_type = self.where()["device_type"]
-        return (self.lib.mbr_variant_in_use(device_type, 0) or b"none yet").decode()
+        size = ask(params(call, way, {}, **where(device))) + 2 * GUARD
+        return torch.full((size,), POISON, dtype=torch.uint8, device=device)
 
 
-class OnGpu(Library):
-    """The same for tensors on cuda:0: each buffer of a call, with its guards, is copied
-    there and afterwards back. Runs on torch's current stream.
-
-    tight: without the guard behind each array, so that compute-sanitizer sees a read
-    past it (PYTORCH_NO_CUDA_MEMORY_CACHING=1 gives each its own memory)."""
-
-    WAYS = (
-        Way(flags=DETERMINISTIC),
-        Way(flags=DETERMINISTIC, same_bits="MBR_DETERMINISTIC gives other bits again"),
-        Way(),
-    )
-    device = "cuda:0"
-
-    def __init__(self, path: Path, tight: bool = False) -> None:
-        super().__init__(path)
-        self.tight = tight
-
-    def where(self) -> dict[str, int]:
-        stream = torch.cuda.current_stream(self.device).cuda_stream
-        return {"device_type": CUDA, "device_id": 0, "stream": stream}
-
-    def run(self, call: Call, way: Way = Way()) -> None:
-        pairs = {}  # arrays may share a buffer: address here -> (here, there)
-        for array in call.arrays().values():
-            here = array.buffer
-            if self.tight:
-                here = here[: here.numel() - GUARD * array.flat().element_size()]
-            pairs.setdefault(here.data_ptr(), (here, here.to(self.device)))
-
-        def there(arrays: dict[str, Array]) -> dict[str, Array]:
-            return {
-                name: array.in_copy(pairs[array.buffer.data_ptr()][1])
-                for name, array in arrays.items()
-            }
-
-        super().run(
-            replace(call, inputs=there(call.inputs), outputs=there(call.outputs)), way
-        )
-        for here, copied in pairs.values():
-            here.copy_(copied)
-
-    def wait(self) -> None:
-        try:
-            torch.cuda.synchronize(self.device)
-        except RuntimeError as error:
-            raise Lost(str(error).partition("\n")[0]) from None
+def where(device: str) -> dict[str, int]:
+    """What mbr_call says about the device; there, torch's current stream."""
+    if device == "cpu":
+        return {"device_type": CPU}
+    stream = torch.cuda.current_stream(device).cuda_stream
+    number = int(device.partition(":")[2] or 0)
+    return {"device_type": CUDA, "device_id": number, "stream": stream}
 
 
-class Reference:
+class Reference(Provider):
     """The variant "reference": built, never chosen, opened here by name."""
+
+    name = "reference"
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.lib = ctypes.CDLL(str(path))
-        members = re.findall(r"^MBR_(OP|WORKSPACE)\((\w+)\)", OPS_DEF.read_text(), re.M)
+        members = re.findall(r"^MBR_(OP|WORKSPACE)\((\w+)\)", ops_def(), re.M)
         names = [
             n + ("_workspace" if kind == "WORKSPACE" else "") for kind, n in members
         ]
@@ -263,17 +271,24 @@ class Reference:
         answer = self.lib.mbr_variant_entry(
             stamp.encode(), ctypes.sizeof(table), None, ctypes.byref(table)
         )
-        assert answer == 0, f"{path} answers {answer} to the handshake"
+        if answer != 0:
+            raise ImportError(f"{path} answers {answer} to the handshake")
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
         self.functions = {
             name: kind(table[TABLE_HEAD + i]) for i, name in enumerate(names)
         }
 
-    WAYS = (Way(), Way(same_bits="a second run gives other bits"))
+    def each_way(self, how: str) -> tuple[Way, ...]:
+        return (Way(), Way(same_bits="a second run gives other bits"))
 
-    def run(self, call: Call, way: Way = Way()) -> None:
-        status = self.functions[call.entry](params(call, way, {}))
-        assert status == 0, f"the reference returned status {status}"
+    @contextmanager
+    def prepared(self, call: Call, way: Way, device: str) -> Iterator[Callable]:
+        def launch() -> None:
+            status = self.functions[call.entry](params(call, way, {}))
+            if status != 0:
+                raise Complaint(f"the reference returned status {status}")
+
+        yield launch
 
     def answer(self, call: Call, bound: bool = False) -> dict[str, torch.Tensor]:
         """Every output in double precision; with bound, how far fp32 may be off."""
@@ -287,32 +302,24 @@ class Reference:
         return {name: array.values() for name, array in twin.outputs.items()}
 
 
-class VariantInfo(ctypes.Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("usable", ctypes.c_int32),
-        ("name", ctypes.c_char_p),
-        ("path", ctypes.c_char_p),
-        ("mode", ctypes.c_char_p),
-        ("reason", ctypes.c_char * 256),
-    ]
+def ops_def() -> str:
+    """The rows of the private table: installed beside this file, or in the tree."""
+    for path in (HERE / "ops.def", HERE.parent / "libmambarun" / "ops" / "ops.def"):
+        if path.exists():
+            return path.read_text()
+    raise ImportError(f"ops.def is not beside {HERE}")
 
 
-class HostFacts(ctypes.Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("cpu_count", ctypes.c_int32),
-        ("driver_api", ctypes.c_int32),
-        ("cpu_name", ctypes.c_char * 64),
-        ("driver", ctypes.c_char * 256),
-        ("library", ctypes.c_char_p),
-        ("stamp", ctypes.c_char_p),
-    ]
+def open_reference() -> Reference:
+    """Beside libmambarun.so as a build has it, else beside this file, where it is
+    installed. ImportError if it was not built together with the library."""
+    import mambarun
 
-
-def library_folder() -> Path:
-    """Where libmambarun.so, its variants and the reference lie: MAMBARUN_PATH, or what
-    `cmake --preset test` builds."""
-    named = os.environ.get("MAMBARUN_PATH")
-    return Path(named) if named else HERE.parent / "build" / "test" / "lib"
+    info = mambarun.info()
+    for folder in (Path(info["library"]).parent, HERE):
+        if (folder / REFERENCE).exists():
+            return Reference(folder / REFERENCE, info["stamp"])
+    raise ImportError(
+        f"{REFERENCE} is neither beside {info['library']} nor in {HERE}: it comes with "
+        "the wheel, or from a build with MAMBARUN_TESTS"
+    )

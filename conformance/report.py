@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collects the worst of many verdicts, per entry point, output and dtype."""
+"""What one provider did, collected: counts and worst errors per family, and per entry
+point, output and dtype. As JSON, as Markdown; page.py draws it. Knows no ops."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable
 
-import torch
+FIGURES = ("relative", "ulps", "middle", "used", "upstream", "wrong")  # of a Verdict
 
-from .judge import Verdict
-
-HEAD = (
+ROW_HEAD = (
     "| op | output | dtype | comparisons | worst error / largest element | in ULP "
     "of the element | share of the bound "
     "| share of upstream's tolerance | upstream's rtol, atol | worst case |"
 )
-
-FIGURES = ("relative", "ulps", "used", "upstream", "wrong")  # of judge.Verdict
+FAMILY_HEAD = (
+    "| family | cases | passed | failed | as known | NotSupported "
+    "| worst error / largest element | share of the bound "
+    "| share of upstream's tolerance | worst case |"
+)
 
 
 @dataclass
 class Worst:
-    """Over all comparisons of one output: see judge.Verdict."""
+    """Over many comparisons: see judge.Verdict. case: the one with the largest share of
+    the bound; middles: the error of the median element, in ULP, of each."""
 
     comparisons: int = 0
     wrong: int = 0
@@ -31,137 +34,182 @@ class Worst:
     ulps: float = 0.0
     used: float = 0.0
     upstream: float = 0.0
-    case: str = ""  # the one with the largest share of the bound
+    case: str = ""
+
+    def add(self, case: str, found: dict[str, Any]) -> None:
+        self.comparisons += 1
+        self.wrong += found["wrong"]
+        if found["used"] > self.used or not self.case:
+            self.used, self.case = found["used"], case
+        self.relative = max(self.relative, found["relative"])
+        self.ulps = max(self.ulps, found["ulps"])
+        self.upstream = max(self.upstream, found["upstream"])
 
 
 @dataclass
-class Figures:
-    """What one case found out, in numbers that JSON takes: a row for each comparison,
-    which are the arguments of Report._add."""
-
-    variant: str
-    rows: list[Any] = field(default_factory=list)
-
-    def add(
-        self,
-        entry: str,
-        output: str,
-        dtype: torch.dtype,
-        case: str,
-        verdict: Verdict,
-        upstream: tuple[float, float],
-    ) -> None:
-        key = [entry, output, str(dtype).replace("torch.", "")]
-        found = asdict(verdict)
-        del found["text"]
-        self.rows.append([key, case, found, upstream])
-
-
 class Report:
-    def __init__(self, facts: dict[str, str]) -> None:
-        self.facts = facts
-        self.rows: dict[tuple[str, str, str], Worst] = {}
-        self.tolerances: dict[tuple[str, str, str], tuple[float, float]] = {}
-        self.cases: list[dict[str, Any]] = []
+    """facts: the machine and the provider. unavailable: why nothing was judged.
+    tolerance: of a room, an output and a dtype's name, upstream's (rtol, atol)."""
+
+    facts: dict[str, str]
+    tolerance: Callable[[str, str, str], tuple[float, float]]
+    unavailable: str = ""
+    seconds: float = 0.0
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[tuple[str, str, str, str], Worst] = field(default_factory=dict)
+    families: dict[str, Worst] = field(default_factory=dict)
+
+    @property
+    def provider(self) -> str:
+        return self.facts["provider"]
 
     @property
     def comparisons(self) -> int:
         return sum(row.comparisons for row in self.rows.values())
 
-    def add(
-        self, name: str, outcome: str, text: str, figures: dict[str, Any] | None
-    ) -> None:
-        """One case: its name, passed, failed or skipped, why, and its Figures. Where
-        two ways to run it gave other bits, the worse figures are kept."""
-        case: dict[str, Any] = {"case": name, "outcome": outcome}
-        if text:
-            case["text"] = _short(text)
-        self.cases.append(case)
-        if not figures:
-            return
-        self.facts["variant"] = figures["variant"]
+    def add(self, name: str, family: str, answer: dict[str, Any], repeat: str) -> None:
+        """name: room/case. family: room/family. answer: of child.py. Where several
+        ways to run it gave other bits, the worse figures are kept."""
+        room = name.partition("/")[0]
+        case: dict[str, Any] = {
+            "case": name,
+            "family": family,
+            "outcome": answer["outcome"],
+            "seconds": answer["seconds"],
+        }
+        if answer["text"]:
+            case["text"] = answer["text"]
+        if answer["outcome"] == "failed":
+            case["repeat"] = repeat
         worst: dict[str, list[Any]] = {}
-        for key, name, found, upstream in figures["rows"]:
-            self._add(tuple(key), name, found, upstream)
+        for entry, output, dtype, found in answer["figures"]:
+            key = (room, entry, output, dtype)
+            self.rows.setdefault(key, Worst()).add(name, found)
+            self.families.setdefault(family, Worst()).add(name, found)
             numbers = [float(f"{found[n]:.3g}") for n in FIGURES]
-            others = worst.get(key[1], [key[2], *numbers])[1:]
-            worst[key[1]] = [key[2], *map(max, others, numbers)]
-        case["figures"] = worst
-
-    def _add(
-        self,
-        key: tuple[str, str, str],
-        case: str,
-        found: dict[str, Any],
-        upstream: tuple[float, float],
-    ) -> None:
-        row = self.rows.setdefault(key, Worst())
-        self.tolerances[key] = upstream
-        row.comparisons += 1
-        row.wrong += found["wrong"]
-        if found["used"] > row.used or not row.case:
-            row.used, row.case = found["used"], case
-        row.relative = max(row.relative, found["relative"])
-        row.ulps = max(row.ulps, found["ulps"])
-        row.upstream = max(row.upstream, found["upstream"])
+            others = worst.get(output, [dtype, *numbers])[1:]
+            worst[output] = [dtype, *map(max, others, numbers)]
+        if worst:
+            case["figures"] = worst
+        self.cases.append(case)
 
     def outcomes(self) -> dict[str, int]:
         return dict(Counter(case["outcome"] for case in self.cases))
 
-    def as_json(self) -> str:
-        """One line per row and per case, whose figures stand in the order given."""
-        data = {
+    def failures(self) -> list[dict[str, Any]]:
+        return [case for case in self.cases if case["outcome"] == "failed"]
+
+    def reasons(self, outcome: str) -> list[tuple[str, int]]:
+        """Texts of the cases with that outcome and how often each, most first."""
+        found = Counter(
+            case.get("text", "") for case in self.cases if case["outcome"] == outcome
+        )
+        return found.most_common()
+
+    def as_data(self) -> dict[str, Any]:
+        return {
             "facts": self.facts,
+            "unavailable": self.unavailable,
+            "seconds": round(self.seconds, 1),
             "outcomes": self.outcomes(),
             "figures": ["dtype", *FIGURES],
-        }
-        head = json.dumps(data, indent=1)[:-2]
-        lists = {
-            "rows": self.as_data(),
+            "families": self.family_data(),
+            "rows": self.row_data(),
             "cases": sorted(self.cases, key=lambda case: case["case"]),
         }
-        for name, items in lists.items():
-            lines = ",\n  ".join(json.dumps(item) for item in items)
-            head += f',\n "{name}": [\n  {lines}\n ]'
-        return head + "\n}\n"
 
-    def as_data(self) -> list[dict[str, Any]]:
+    def row_data(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for key, row in sorted(self.rows.items()):
-            entry, output, dtype = key
+        for (room, entry, output, dtype), row in sorted(self.rows.items()):
             rows.append(
                 {
                     "op": entry,
                     "output": output,
                     "dtype": dtype,
-                    **asdict(row),
-                    "upstream_tolerance": self.tolerances[key],
+                    **vars(row),
+                    "upstream_tolerance": self.tolerance(room, output, dtype),
                 }
             )
         return rows
 
+    def family_data(self) -> list[dict[str, Any]]:
+        names = dict.fromkeys(case["family"] for case in self.cases)
+        rows: list[dict[str, Any]] = []
+        for family in names:
+            counts = Counter(
+                case["outcome"] for case in self.cases if case["family"] == family
+            )
+            worst = self.families.get(family, Worst())
+            rows.append({"family": family, "outcomes": dict(counts), **vars(worst)})
+        return rows
+
+    def as_json(self) -> str:
+        """One line for each item of a list, so that a changed result is a changed
+        line."""
+        data = self.as_data()
+        lists = {name: data.pop(name) for name in ("families", "rows", "cases")}
+        text = json.dumps(data, indent=1)[:-2]
+        for name, items in lists.items():
+            lines = ",\n  ".join(json.dumps(item) for item in items)
+            text += f',\n "{name}": [\n  {lines}\n ]'
+        return text + "\n}\n"
+
     def as_text(self) -> str:
         lines = [f"{name}: {value}  " for name, value in self.facts.items()]
-        counts = self.outcomes().items()
-        lines.append("cases: " + ", ".join("{1} {0}".format(*pair) for pair in counts))
-        lines += ["", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
-        for row in self.as_data():
-            lines.append(
-                "| {op} | {output} | {dtype} | {comparisons} | {relative:.2g} "
-                "| {ulps:.3g} | {used:.2f} | {upstream:.2g} | {0:g}, {1:g} "
-                "| {case} |".format(*row["upstream_tolerance"], **row)
-            )
-        for outcome, title in (("failed", "Failed"), ("skipped", "Not run")):
-            found = Counter(
-                case["text"] for case in self.cases if case["outcome"] == outcome
-            )
+        if self.unavailable:
+            return "\n".join([*lines, f"NotSupported: {self.unavailable}", ""])
+        lines += [f"cases: {counted(self.outcomes())} in {self.seconds:.0f} s"]
+        lines += ["", *table(FAMILY_HEAD, map(family_line, self.family_data()))]
+        lines += ["", *table(ROW_HEAD, map(row_line, self.row_data()))]
+        for outcome, title in TITLES.items():
+            found = self.reasons(outcome)
             lines += ["", title + ":", ""] if found else []
-            lines += [f"- {n} x {text}" for text, n in found.most_common()]
+            lines += [f"- {n} x {short(text)}" for text, n in found]
         return "\n".join(lines) + "\n"
 
 
-def _short(text: str) -> str:
-    """One line of a report's text, without what only repeats it."""
-    repeated = ("repeat: ", "[gw")  # the command, and pytest-xdist's worker
-    lines = [line for line in text.splitlines() if not line.startswith(repeated)]
-    return "; ".join(lines[-4:])[:400]
+TITLES = {
+    "failed": "Failed",
+    "known": "Deviates as known",
+    "skipped": "NotSupported",
+}
+
+
+def counted(outcomes: dict[str, int]) -> str:
+    words = {"known": "deviate as known", "skipped": "NotSupported"}
+    order = [*("passed", "failed"), *words]
+    return ", ".join(
+        f"{outcomes[name]} {words.get(name, name)}"
+        for name in order
+        if outcomes.get(name) or name in ("passed", "failed") and name in outcomes
+    )
+
+
+def table(head: str, lines: Iterable[str]) -> list[str]:
+    return [head, "|" + "---|" * head.count(" | ") + "---|", *lines]
+
+
+def row_line(row: dict[str, Any]) -> str:
+    return (
+        "| {op} | {output} | {dtype} | {comparisons} | {relative:.2g} "
+        "| {ulps:.3g} | {used:.2f} | {upstream:.2g} | {0:g}, {1:g} "
+        "| {case} |".format(*row["upstream_tolerance"], **row)
+    )
+
+
+def family_line(row: dict[str, Any]) -> str:
+    counts = row["outcomes"]
+    names = ("passed", "failed", "known", "skipped")
+    numbers = " | ".join(str(counts.get(name, 0)) for name in names)
+    return (
+        "| {family} | {total} | {numbers} | {relative:.2g} | {used:.2f} "
+        "| {upstream:.2g} | {case} |".format(
+            total=sum(counts.values()), numbers=numbers, **row
+        )
+    )
+
+
+def short(text: str) -> str:
+    """One line that a table or a list can hold."""
+    line = " ".join(text.split())
+    return line if len(line) < 400 else line[:400] + " ..."

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report says first: the machine, who computed, and versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from .modules import Modules
+from .spec import Opened
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def facts(opened: Opened) -> dict[str, str]:
+    import mambarun
+
+    info = mambarun.info()
+    known = {"provider": str(opened.spec)}
+    if isinstance(opened.main, Modules):
+        supplier = "mambarun" if opened.main.ours else "another project"
+        known["module"] = f"{opened.main.module.__file__} (from {supplier})"
+        known["argument lists"] = ", ".join(f.id for f in opened.main.forms)
+    if opened.spec.kind == "mambarun":
+        known["variant"] = opened.spec.name
+    known["device"] = opened.device
+    known["cpu"] = f"{info['cpu']['name']}, {info['cpu']['count']} CPUs"
+    if opened.device != "cpu":
+        known["gpu"] = gpu(opened.device)
+    known["library"] = f"{info['library']}, {info['version']}, stamp {info['stamp']}"
+    known["commit"] = commit()
+    known["system"] = platform.platform()
+    known["torch"] = torch.__version__
+    known["python"] = platform.python_version()
+    known["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return known
+
+
+def gpu(device: str) -> str:
+    """Name, compute capability and driver of the device."""
+    number = torch.device(device).index or 0
+    name = torch.cuda.get_device_name(number)
+    major, minor = torch.cuda.get_device_capability(number)
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True).stdout.split()
+    except OSError:
+        said = []
+    driver = said[0] if said else "unknown"
+    cuda = torch.version.cuda
+    return f"{name}, {major}.{minor}, driver {driver}, torch built with CUDA {cuda}"
+
+
+def commit() -> str:
+    """Where a part of the tree was carried elsewhere, commit.txt says what it was."""
+    carried = ROOT / "commit.txt"
+    if carried.exists():
+        return carried.read_text().strip()
+    if not (ROOT / ".git").exists():
+        return "unknown: not a source tree"
+    described = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+    )
+    return described.stdout.strip() or "unknown"

@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws what report.py collected, several providers side by side: one HTML file without
+anything outside of it, and its pictures as PNG. Knows no ops.
+
+    python -m mambarun.conformance.page DIR     from the JSON files that lie there
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterable, Sequence
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
+
+from .report import FIGURES, TITLES, counted, short  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+Data = dict  # what Report.as_data returns
+
+COLOURS = ("#1b6ca8", "#d1762b", "#3f8f4f", "#8a4f9e", "#7a6a4f", "#4a4a4a")
+BAD = "#b3261e"
+HEAT = LinearSegmentedColormap.from_list(
+    "share", ["#f3f7fb", "#b9d4ea", "#5d9bcb", "#f0b775", "#b3261e"]
+)
+LEAST = 1e-5  # of a logarithmic axis: what is smaller is drawn there
+DTYPES = ("float32", "float16", "bfloat16", "complex64")
+MOST_FAILURES = 200
+
+plt.rcParams.update(
+    {
+        "font.size": 9,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "conformance",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+    }
+)
+
+
+def write(reports: Sequence[Data], folder: Path) -> None:
+    """DIR/report.html and a PNG of each picture. A report is Report.as_data()."""
+    judged = [report for report in reports if not report["unavailable"]]
+    pictures = {}
+    for name, draw in PICTURES.items() if judged else ():
+        figure = draw(judged)
+        figure.savefig(folder / f"{name}.png", dpi=110)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+        pictures[name] = out.getvalue().partition("<svg")
+        plt.close(figure)
+    svg = {name: "<svg" + text for name, (_, _, text) in pictures.items()}
+    (folder / "report.html").write_text(document(reports, svg), encoding="utf-8")
+
+
+# ---- pictures -----------------------------------------------------------------------
+
+
+def families_of(reports: Sequence[Data]) -> list[str]:
+    names = (row["family"] for report in reports for row in report["families"])
+    return list(dict.fromkeys(names))
+
+
+def comparisons(report: Data) -> Iterable[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """(case, dtype, figures by name) of every output of every case."""
+    for case in report["cases"]:
+        for dtype, *numbers in case.get("figures", {}).values():
+            yield case, dtype, dict(zip(FIGURES, numbers))
+
+
+def heat(reports: Sequence[Data]) -> Any:
+    """Families x dtypes: the largest share of the bound, red from 1 on."""
+    families = families_of(reports)
+    seen = {dtype for report in reports for _, dtype, _ in comparisons(report)}
+    dtypes = [dtype for dtype in DTYPES if dtype in seen]
+    figure, axes = plt.subplots(
+        1,
+        len(reports),
+        sharey=True,
+        squeeze=False,
+        figsize=(2.4 + 2.9 * len(reports), 0.9 + 0.27 * max(len(families), 3)),
+    )
+    for axis, report in zip(axes[0], reports):
+        cells: dict[tuple[str, str], list[float]] = {}
+        wrong = set()
+        for case, dtype, found in comparisons(report):
+            key = case["family"], dtype
+            cells.setdefault(key, []).append(found["used"])
+            if found["wrong"]:
+                wrong.add((key, case["outcome"]))
+        shares = [
+            [max(cells.get((f, d), [math.nan])) for d in dtypes] for f in families
+        ]
+        drawn = [[min(value, 2) for value in row] for row in shares]
+        axis.imshow(drawn, cmap=HEAT, vmin=0, vmax=1.25, aspect="auto")
+        for y, family in enumerate(families):
+            for x, dtype in enumerate(dtypes):
+                values = cells.get((family, dtype))
+                if values is None:
+                    continue
+                failed = ((family, dtype), "failed") in wrong
+                axis.text(
+                    x,
+                    y,
+                    share(shares[y][x]) + (" ✗" if failed else ""),
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="white" if shares[y][x] > 0.8 else "black",
+                )
+        axis.set_xticks(range(len(dtypes)), dtypes)
+        axis.set_yticks(range(len(families)), families)
+        axis.tick_params(length=0)
+        axis.set_title(report["facts"]["provider"], fontsize=10)
+    figure.suptitle("worst error beyond rounding, as a share of the bound")
+    return figure
+
+
+def share(value: float) -> str:
+    if value >= 100:
+        return f"{value:.0e}"
+    return "0" if value == 0 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def tolerance(reports: Sequence[Data]) -> Any:
+    """Every comparison: error against the bound and against upstream's tolerance."""
+    figure, axes = plt.subplots(
+        1,
+        len(reports),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        figsize=(1.2 + 3.6 * len(reports), 4),
+    )
+    for axis, report in zip(axes[0], reports):
+        dots: dict[str, tuple[list[float], list[float]]] = {}
+        for _case, dtype, found in comparisons(report):
+            xs, ys = dots.setdefault(dtype, ([], []))
+            xs.append(max(found["upstream"], LEAST))
+            ys.append(max(found["used"], LEAST))
+        for colour, dtype in zip(COLOURS, (d for d in DTYPES if d in dots)):
+            axis.loglog(
+                *dots[dtype], ".", ms=3.5, alpha=0.45, mew=0, color=colour, label=dtype
+            )
+        axis.axhline(1, color=BAD, lw=1)
+        axis.axvline(1, color=BAD, lw=1, ls=":")
+        axis.set_xlim(LEAST / 1.5, None)
+        axis.set_ylim(LEAST / 1.5, None)
+        axis.set_xlabel("error / upstream's tolerance")
+        axis.set_title(report["facts"]["provider"], fontsize=10)
+    axes[0][0].set_ylabel("error beyond rounding / bound")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=4,
+        markerscale=3,
+        frameon=False,
+    )
+    return figure
+
+
+def spread(reports: Sequence[Data]) -> Any:
+    """Per family the distribution of the comparisons' worst errors."""
+    families = families_of(reports)
+    figure, axis = plt.subplots(
+        figsize=(8.2, 1.2 + (0.16 + 0.2 * len(reports)) * max(len(families), 3))
+    )
+    height = 0.8 / len(reports)
+    for n, (report, colour) in enumerate(zip(reports, COLOURS)):
+        errors: dict[str, list[float]] = {}
+        for case, dtype, found in comparisons(report):
+            if dtype in EPSILON:
+                value = found["relative"] / EPSILON[dtype]
+                errors.setdefault(case["family"], []).append(max(value, 1e-3))
+        for y, family in enumerate(families):
+            values = sorted(errors.get(family, []))
+            if not values:
+                continue
+            place = y - 0.4 + height * (n + 0.5)
+            low, middle, high = (quantile(values, q) for q in (0.05, 0.5, 0.95))
+            axis.plot(
+                values, [place] * len(values), ".", color=colour, ms=2, alpha=0.25
+            )
+            axis.plot((low, high), (place, place), color=colour, lw=2.5)
+            axis.plot(middle, place, "|", color=colour, ms=9, mew=2)
+            axis.plot(values[-1], place, ">", color=colour, ms=4)
+        axis.plot([], [], color=colour, lw=2.5, label=report["facts"]["provider"])
+    axis.set_xscale("log")
+    axis.axvline(0.5, color="grey", lw=1, ls=":")
+    axis.set_yticks(range(len(families)), families)
+    axis.set_ylim(len(families) - 0.4, -0.6)
+    axis.set_xlabel(
+        "worst error of a comparison, in units in the last place of the output's "
+        "largest element\n(bar: 5 % to 95 %, tick: median, arrow: worst; dotted: "
+        "rounding alone)"
+    )
+    figure.legend(loc="outside upper center", ncols=min(3, len(reports)), frameon=False)
+    return figure
+
+
+#: distance of 1 to the next number
+EPSILON = {
+    "float32": 2.0**-23,
+    "complex64": 2.0**-23,
+    "float16": 2.0**-10,
+    "bfloat16": 2.0**-7,
+}
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    return values[round(q * (len(values) - 1))]
+
+
+def outputs(reports: Sequence[Data]) -> Any:
+    """Worst error of each output and dtype, providers beside each other."""
+    keys = dict.fromkeys(
+        (row["op"], row["output"], row["dtype"])
+        for report in reports
+        for row in report["rows"]
+        if row["dtype"] in EPSILON and any(r["relative"] for r in report["rows"])
+    )
+    keys = sorted(keys)
+    figure, axis = plt.subplots(figsize=(8.2, 1 + 0.17 * max(len(keys), 8)))
+    for report, colour in zip(reports, COLOURS):
+        found = {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
+        places = [y for y, key in enumerate(keys) if key in found]
+        values = [
+            max(found[keys[y]]["relative"] / EPSILON[keys[y][2]], 1e-2) for y in places
+        ]
+        axis.plot(
+            values,
+            places,
+            "o",
+            ms=4,
+            color=colour,
+            alpha=0.8,
+            label=report["facts"]["provider"],
+        )
+    axis.set_xscale("log")
+    axis.axvline(0.5, color="grey", lw=1, ls=":")
+    axis.set_yticks(range(len(keys)), [" ".join(key) for key in keys], fontsize=7)
+    axis.set_ylim(len(keys) - 0.4, -0.6)
+    axis.grid(axis="y", lw=0.3)
+    axis.set_xlabel(
+        "worst error of all cases, in units in the last place of the largest element"
+    )
+    figure.legend(loc="outside upper center", ncols=min(3, len(reports)), frameon=False)
+    return figure
+
+
+PICTURES: dict[str, Callable[[Sequence[Data]], Any]] = {
+    "families": heat,
+    "tolerance": tolerance,
+    "spread": spread,
+    "outputs": outputs,
+}
+
+CAPTIONS = {
+    "families": "Worst error beyond rounding to the output's dtype, as a share of what "
+    "arithmetic in fp32 explains, whatever the order of the sums. Above 1 a case fails "
+    "(✗), or deviates as known.",
+    "tolerance": "Each dot is an output of a case. Above the red line it is further "
+    "off than fp32 explains; right of the dotted one, further than upstream's own test "
+    "allows, which has one set of moderate values.",
+    "spread": "How the worst errors are distributed in each family.",
+    "outputs": "The worst error of each output and dtype.",
+}
+
+
+# ---- the document -------------------------------------------------------------------
+
+
+def document(reports: Sequence[Data], svg: dict[str, str]) -> str:
+    parts = [
+        "<h1>Conformance of selective scan and causal convolution</h1>",
+        verdicts(reports),
+        "<h2>Machine and providers</h2>",
+        facts_table(reports),
+        "<h2>Cases per family</h2>",
+        family_table(reports),
+    ]
+    for name, picture in svg.items():
+        caption = f"<figcaption>{text(CAPTIONS[name])}</figcaption>"
+        parts.append(f"<figure>{picture}{caption}</figure>")
+    parts += ["<h2>Failures</h2>", failures(reports)]
+    parts += ["<h2>Deviates as known, and NotSupported</h2>", reasons(reports)]
+    parts += ["<h2>Worst errors</h2>", worst_table(reports)]
+    style = (HERE / "page.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>Conformance</title><style>{style}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: int = 99) -> str:
+    """A table; columns from number `numbers` on are figures."""
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        marks = (' class="n"' if n >= numbers else "" for n in range(len(cells)))
+        return "".join(
+            f"<{tag}{mark}>{text(cell)}</{tag}>" for mark, cell in zip(marks, cells)
+        )
+
+    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    top = f"<tr>{line(head, 'th')}</tr>"
+    return f'<div class="wide"><table>{top}\n{body}</table></div>'
+
+
+def verdicts(reports: Sequence[Data]) -> str:
+    lines = []
+    for report in reports:
+        who = f"<code>{text(report['facts']['provider'])}</code>"
+        if report["unavailable"]:
+            said = (
+                f'<span class="none">NotSupported</span>: {text(report["unavailable"])}'
+            )
+        else:
+            failed = report["outcomes"].get("failed", 0)
+            word, mark = ("does not conform", "bad") if failed else ("conforms", "good")
+            said = f'<span class="verdict {mark}">{word}</span>: '
+            said += text(f"{counted(report['outcomes'])}; {report['seconds']:.0f} s")
+        lines.append(f"<div>{who} {said}</div>")
+    return "\n".join(lines)
+
+
+def facts_table(reports: Sequence[Data]) -> str:
+    names = dict.fromkeys(name for report in reports for name in report["facts"])
+    rows = [
+        [name, *(report["facts"].get(name, "") for report in reports)]
+        for name in names
+        if name != "provider"
+    ]
+    return grid(["", *(report["facts"]["provider"] for report in reports)], rows)
+
+
+def family_table(reports: Sequence[Data]) -> str:
+    judged = [report for report in reports if not report["unavailable"]]
+    rows = []
+    for family in families_of(judged):
+        cells: list[Any] = [family]
+        for report in judged:
+            found = {row["family"]: row for row in report["families"]}.get(family)
+            cells += family_cells(found)
+        rows.append(cells)
+    head = ["family"]
+    for report in judged:
+        head += [report["facts"]["provider"], "of the bound", "of upstream's tolerance"]
+    return grid(head, rows, numbers=1)
+
+
+def family_cells(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["", "", ""]
+    counts = counted(found["outcomes"])
+    if not found["comparisons"]:
+        return [counts, "", ""]
+    return [counts, f"{found['used']:.2f}", f"{found['upstream']:.2g}"]
+
+
+def failures(reports: Sequence[Data]) -> str:
+    parts = []
+    for report in reports:
+        failed = [case for case in report["cases"] if case["outcome"] == "failed"]
+        for case in failed[:MOST_FAILURES]:
+            parts.append(
+                f"<div><code>{text(report['facts']['provider'])}</code> "
+                f"<b>{text(case['case'])}</b>: {text(short(case['text']))}"
+                f"<pre>{text(case['repeat'])}</pre></div>"
+            )
+        if len(failed) > MOST_FAILURES:
+            parts.append(f"<div>and {len(failed) - MOST_FAILURES} more</div>")
+    return "\n".join(parts) or "<div>None.</div>"
+
+
+def reasons(reports: Sequence[Data]) -> str:
+    rows = []
+    for report in reports:
+        for outcome in ("known", "skipped"):
+            counts: dict[str, int] = {}
+            for case in report["cases"]:
+                if case["outcome"] == outcome:
+                    reason = short(case.get("text", ""))
+                    counts[reason] = counts.get(reason, 0) + 1
+            who = report["facts"]["provider"]
+            for reason, number in sorted(counts.items(), key=lambda item: -item[1]):
+                rows.append([who, TITLES[outcome], reason, number])
+    return grid(["provider", "", "cause", "cases"], rows, 3) if rows else "None."
+
+
+def worst_table(reports: Sequence[Data]) -> str:
+    judged = [report for report in reports if not report["unavailable"]]
+    found = [
+        {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
+        for report in judged
+    ]
+    rows = []
+    for key in sorted(set().union(*found)):
+        cells: list[Any] = [" ".join(key)]
+        for of_report in found:
+            row = of_report.get(key)
+            cells += (
+                [
+                    f"{row['relative']:.2g}",
+                    f"{row['used']:.2f}",
+                    f"{row['upstream']:.2g}",
+                ]
+                if row
+                else ["", "", ""]
+            )
+        rows.append(cells)
+    head = ["output"]
+    for report in judged:
+        head += [
+            f"{report['facts']['provider']}: error / largest element",
+            "of the bound",
+            "of upstream's tolerance",
+        ]
+    return grid(head, rows, numbers=1)
+
+
+def main(folder: str) -> int:
+    files = sorted(Path(folder).glob("*.json"))
+    if not files:
+        print(f"{folder} holds no JSON file of a report", file=sys.stderr)
+        return 2
+    write([json.loads(file.read_text()) for file in files], Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command does once its options are read: choose providers and cases, have
+them judged, say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import torch
+
+from . import runner
+from .cases import Case
+from .examine import all_cases, upstream_tolerance
+from .report import Report, counted, short
+from .spec import Spec, every, parse, variant
+
+CONFORMS, DOES_NOT, USAGE, BROKEN = range(4)
+HERE = Path(__file__).resolve().parent
+SHOWN = 20  # failures
+
+
+class Usage(Exception):
+    """What is wrong with the options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    cases = all_cases(options.seed)
+    names = selected(cases, options)
+    if options.list:
+        print("\n".join(names))
+        return CONFORMS
+    specs = chosen(options.provider or ["all"])
+    out = sys.stderr if options.json else sys.stdout
+    reports, broken = [], False
+    for spec in specs:
+        try:
+            report = judge(spec, cases, names, options)
+        except runner.Broken as reason:
+            print(f"{spec} is broken: {reason}", file=sys.stderr)
+            broken = True
+            continue
+        print(summary(report), file=out, flush=True)
+        reports.append(report)
+    if options.report:
+        write(reports, Path(options.report))
+    if options.json:
+        print(json.dumps([report.as_data() for report in reports], indent=1))
+    return status(reports, broken, options.require)
+
+
+def status(reports: list[Report], broken: bool, require: bool) -> int:
+    """A run in which nothing passed proves nothing: it is broken, not green."""
+    missing = require and any(report.unavailable for report in reports)
+    if missing or any(report.failures() for report in reports):
+        return DOES_NOT
+    judged = [report for report in reports if not report.unavailable]
+    empty = any(not report.outcomes().get("passed") for report in judged)
+    return BROKEN if broken or empty or not judged else CONFORMS
+
+
+# ---- who and what -------------------------------------------------------------------
+
+
+def chosen(texts: Sequence[str]) -> list[Spec]:
+    """The providers, each once, in order."""
+    found: dict[str, Spec] = {}
+    for text in texts:
+        try:
+            specs = every() if text == "all" else [parse(text)]
+            for spec in specs:
+                if spec.kind == "mambarun":
+                    variant(spec.name, "cpu")
+                found.setdefault(str(spec), spec)
+        except ValueError as mistake:
+            raise Usage(str(mistake)) from None
+    return list(found.values())
+
+
+def selected(
+    cases: dict[str, tuple[str, Case]], options: argparse.Namespace
+) -> list[str]:
+    found = [
+        name
+        for name, (room, case) in cases.items()
+        if not (options.quick and not case.quick)
+        if not options.only or matches(name, room, case, options.only)
+    ]
+    if not found:
+        raise Usage(f"no case is called {' or '.join(options.only)}: see --list")
+    return found
+
+
+def matches(name: str, room: str, case: Case, patterns: Sequence[str]) -> bool:
+    known_as = (name, f"{room}/{case.family}", room)
+    return any(fnmatch.fnmatchcase(n, p) for n in known_as for p in patterns)
+
+
+def mustpass() -> set[str]:
+    lines = (HERE / "mustpass.txt").read_text().splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+# ---- judging ------------------------------------------------------------------------
+
+
+def judge(
+    spec: Spec,
+    cases: dict[str, tuple[str, Case]],
+    names: Sequence[str],
+    options: argparse.Namespace,
+) -> Report:
+    asked = [name for name in names if spec.concerns(*cases[name])]
+    report = Report({"provider": str(spec)}, tolerance)
+    required = mustpass() if options.require and spec.kind == "mambarun" else set()
+    progress = Progress(str(spec), len(asked))
+    begin = time.perf_counter()
+
+    def seen(name: str, answer: dict[str, Any]) -> None:
+        if name in required and answer["outcome"] == "skipped":
+            answer["outcome"] = "failed"
+            answer["text"] = f"stands in mustpass.txt, but {answer['text']}"
+        room, case = cases.get(name, (name, None))
+        family = f"{room}/{case.family}" if case else name
+        report.add(name, family, answer, repeat_line(spec, name, options))
+        progress.step(answer["outcome"])
+
+    try:
+        facts = runner.run(
+            spec, options.device, options.seed, asked, seen, options.limit, options.jobs
+        )
+    except runner.Unavailable as reason:
+        report.unavailable = str(reason)
+        return report
+    finally:
+        progress.end()
+    report.facts = {**facts, "cases": mode(options)}
+    report.seconds = time.perf_counter() - begin
+    return report
+
+
+def tolerance(room: str, output: str, dtype: str) -> tuple[float, float]:
+    return upstream_tolerance(room, output, getattr(torch, dtype))
+
+
+def mode(options: argparse.Namespace) -> str:
+    words = "quick" if options.quick else "full"
+    only = f", only {' '.join(options.only)}" if options.only else ""
+    return f"{words}, seed {options.seed}{only}"
+
+
+def repeat_line(spec: Spec, name: str, options: argparse.Namespace) -> str:
+    words = [f"python -m {__package__}", f"--provider {shlex.quote(str(spec))}"]
+    if options.device:
+        words.append(f"--device {options.device}")
+    if options.seed:
+        words.append(f"--seed {options.seed}")
+    return " ".join([*words, f"--only {shlex.quote(name)}"])
+
+
+# ---- saying it ----------------------------------------------------------------------
+
+
+class Progress:
+    """A bar on stderr, if that is a terminal."""
+
+    WIDTH = 30
+
+    def __init__(self, who: str, total: int) -> None:
+        self.who, self.total, self.done, self.failed = who, total, 0, 0
+        self.shown = sys.stderr.isatty()
+        self.begin = self.last = time.monotonic()
+
+    def step(self, outcome: str) -> None:
+        self.done += 1
+        self.failed += outcome == "failed"
+        now = time.monotonic()
+        if self.shown and (now - self.last > 0.1 or self.done == self.total):
+            self.last = now
+            full = self.WIDTH * self.done // max(self.total, 1)
+            bar = "#" * full + "." * (self.WIDTH - full)
+            seconds = now - self.begin
+            line = f"{self.who} [{bar}] {self.done}/{self.total}, {self.failed} failed"
+            sys.stderr.write(f"\r{line}, {seconds:.0f} s")
+
+    def end(self) -> None:
+        if self.shown:
+            sys.stderr.write("\r\033[K")
+
+
+def summary(report: Report) -> str:
+    return "\n".join(lines_of(report))
+
+
+def lines_of(report: Report) -> Iterator[str]:
+    """For a terminal: who, how many, the worst, and what failed."""
+    if report.unavailable:
+        yield f"{report.provider}: NotSupported: {report.unavailable}"
+        return
+    facts = report.facts
+    shown = ("device", "gpu" if "gpu" in facts else "cpu", "module", "torch", "commit")
+    yield f"{report.provider} ({'; '.join(facts[n] for n in shown if n in facts)})"
+    for family in report.family_data():
+        yield "  {family}: {counts}{worst}".format(
+            family=family["family"],
+            counts=counted(family["outcomes"]),
+            worst=worst_of(family),
+        )
+    failures = report.failures()
+    for case in failures[:SHOWN]:
+        yield f"  FAILED {case['case']}: {short(case['text'])}"
+        yield f"    repeat: {case['repeat']}"
+    if len(failures) > SHOWN:
+        yield f"  and {len(failures) - SHOWN} more failures"
+    for outcome, word in (("known", "deviates as known"), ("skipped", "NotSupported")):
+        for text, number in report.reasons(outcome):
+            yield f"  {word}, {number} x {short(text)}"
+    verdict = "does NOT conform" if failures else "conforms"
+    counts = counted(report.outcomes()) or "no case"
+    yield f"{report.provider} {verdict}: {counts}, {report.seconds:.0f} s"
+
+
+def worst_of(family: dict[str, Any]) -> str:
+    if not family["comparisons"]:
+        return ""
+    words = "; worst {used:.2f} of the bound, {upstream:.2g} of upstream's tolerance"
+    return words.format(**family)
+
+
+def write(reports: list[Report], folder: Path) -> None:
+    """For each provider what a program or a table wants; and the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for report in reports:
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in report.provider)
+        (folder / f"{name}.json").write_text(report.as_json())
+        (folder / f"{name}.md").write_text(report.as_text())
+    try:
+        from . import page
+    except ImportError as error:
+        print(
+            f"report.html is not drawn: it needs matplotlib ({error}): pip install "
+            f"'mambarun[conformance]', then python -m {__package__}.page {folder}",
+            file=sys.stderr,
+        )
+        return
+    page.write([report.as_data() for report in reports], folder)
