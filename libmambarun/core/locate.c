@@ -374,8 +374,8 @@ static bool has(const asker *a, int64_t tag) {
 /* folder/name, if the loader would take that. */
 static find *try_folder(search *s, const struct library *library, const char *how,
                         const char *folder, const char *name) {
-    char path[MBR_PATH];
-    if (folder[0] != '/' || !put_path(path, folder, name))
+    char real[MBR_PATH], path[MBR_PATH]; /* $ORIGIN/../.. is nothing to show */
+    if (!mbr__tree_follow(s->where.root, folder, real) || !put_path(path, real, name))
         return NULL;
     if (machine_of(s, path) != s->machine) /* also if there is none */
         return NULL;

@@ -7,6 +7,8 @@
  *   FAKE_CAPABILITY  their compute capabilities, separated by commas (80)
  *   FAKE_SHARED      bytes of shared memory that a block may ask for (166912)
  *   FAKE_cuInit ...  the status that this function returns (0)
+ *   FAKE_MOOD        what cuInit does first: "crash", "exit", "sleep" for a minute, or
+ *                    "print" to stdout
  *   FAKE_IMAGE       functions that get a kernel return theirs only for an image that
  *                    contains this text
  * A function is left out by compiling with -DcuInit=absent_cuInit. No real driver is
@@ -16,9 +18,11 @@
 
 #include "driver.h"
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MBR_DRIVER(symbol, need, since, without) MBR_API mbr_##symbol##_fn symbol;
 #include "core/driver.def"
@@ -64,8 +68,25 @@ static int capability(int device) {
     return list != NULL ? atoi(list) : 80;
 }
 
+static void follow_mood(void) {
+    const char *mood = getenv("FAKE_MOOD");
+    if (mood == NULL)
+        return;
+    if (strcmp(mood, "crash") == 0)
+        raise(SIGSEGV);
+    if (strcmp(mood, "exit") == 0)
+        _exit(7);
+    if (strcmp(mood, "sleep") == 0)
+        sleep(60);
+    if (strcmp(mood, "print") == 0) {
+        puts("{\"gpus\": \"a driver that prints\"}\nand goes on");
+        fflush(stdout);
+    }
+}
+
 int cuInit(unsigned flags) {
     note("cuInit %u", flags);
+    follow_mood();
     return answer("cuInit");
 }
 
