@@ -74,6 +74,14 @@ INLINE float conjugate(float a) {
     return a;
 }
 
+INLINE bool is_finite(float a) {
+    return fabsf(a) < __int_as_float(0x7f800000);
+}
+
+INLINE bool is_finite(complex a) {
+    return is_finite(a.re) && is_finite(a.im);
+}
+
 INLINE float add_real(float sum, float a, float b) { /* sum + Re(a conj(b)) */
     return fmaf(a, b, sum);
 }
@@ -97,36 +105,44 @@ template <int lanes> INLINE complex sum_lanes(complex x) {
 /* ---- shuffles to the left -----------------------------------------------------------
  */
 
-/* As scan_round and lane_before of device.cuh, with `after` for `before`. */
-template <int lanes, int by> INLINE void scan_back_round(float &a, float &h) {
+/* As scan_round and lane_before of device.cuh, with `after` for `before`. `reach` is the
+ * shuffles' last operand: what lies to the right of a team's last lane with a position
+ * is not there, be it 0, since a product of decays may be infinite. */
+template <int lanes> INLINE int reach_of(int last) {
+    return (32 - lanes) << 8 | last;
+}
+
+template <int lanes, int by>
+INLINE void scan_back_round(float &a, float &h, int reach) {
     asm("{.reg .pred p;\n\t.reg .f32 s, t;\n\t"
         "shfl.sync.down.b32 s|p, %1, %2, %3, -1;\n\t"
         "shfl.sync.down.b32 t, %0, %2, %3, -1;\n\t"
         "@p fma.rn.f32 %1, %0, s, %1;\n\t"
         "@p mul.rn.f32 %0, %0, t;}"
         : "+f"(a), "+f"(h)
-        : "n"(by), "n"((32 - lanes) << 8 | 31));
+        : "n"(by), "r"(reach));
 }
 
-template <int lanes, int by> INLINE void scan_back_round(complex &a, complex &h) {
+template <int lanes, int by>
+INLINE void scan_back_round(complex &a, complex &h, int reach) {
     const complex s = shuffle_down<lanes>(h, by), t = shuffle_down<lanes>(a, by);
-    if (threadIdx.x % lanes + by < lanes) {
+    if ((int)threadIdx.x % lanes + by <= reach % lanes) {
         h = multiply_add(a, s, h);
         a = a * t;
     }
 }
 
 /* The last round: nobody asks for the products any more. */
-template <int lanes> INLINE void scan_back_end(float a, float &h) {
+template <int lanes> INLINE void scan_back_end(float a, float &h, int reach) {
     asm("{.reg .pred p;\n\t.reg .f32 s;\n\t"
         "shfl.sync.down.b32 s|p, %0, %2, %3, -1;\n\t"
         "@p fma.rn.f32 %0, %1, s, %0;}"
         : "+f"(h)
-        : "f"(a), "n"(lanes / 2), "n"((32 - lanes) << 8 | 31));
+        : "f"(a), "n"(lanes / 2), "r"(reach));
 }
 
-template <int lanes> INLINE void scan_back_end(complex a, complex &h) {
-    scan_back_round<lanes, lanes / 2>(a, h);
+template <int lanes> INLINE void scan_back_end(complex a, complex &h, int reach) {
+    scan_back_round<lanes, lanes / 2>(a, h, reach);
 }
 
 template <int lanes> INLINE void scan_end(float a, float &h) {
@@ -142,12 +158,12 @@ template <int lanes> INLINE void scan_end(complex a, complex &h) {
 }
 
 /* Only h is wanted of the scans. */
-template <int lanes, int by = 1, class T> INLINE void scan_left(T a, T &h) {
+template <int lanes, int by = 1, class T> INLINE void scan_left(T a, T &h, int reach) {
     if constexpr (2 * by < lanes) {
-        scan_back_round<lanes, by>(a, h);
-        scan_left<lanes, 2 * by>(a, h);
+        scan_back_round<lanes, by>(a, h, reach);
+        scan_left<lanes, 2 * by>(a, h, reach);
     } else if constexpr (by < lanes) {
-        scan_back_end<lanes>(a, h);
+        scan_back_end<lanes>(a, h, reach);
     }
 }
 
@@ -160,19 +176,19 @@ template <int lanes, int by = 1, class T> INLINE void scan_right(T a, T &h) {
     }
 }
 
-template <int lanes> INLINE float lane_after(float x, float last) {
+INLINE float lane_after(float x, float last, int reach) {
     float after;
     asm("{.reg .pred p;\n\t"
         ".reg .f32 down;\n\t"
         "shfl.sync.down.b32 down|p, %1, 1, %3, -1;\n\t"
         "selp.f32 %0, down, %2, p;}"
         : "=f"(after)
-        : "f"(x), "f"(last), "n"((32 - lanes) << 8 | 31));
+        : "f"(x), "f"(last), "r"(reach));
     return after;
 }
 
-template <int lanes> INLINE complex lane_after(complex x, complex last) {
-    return {lane_after<lanes>(x.re, last.re), lane_after<lanes>(x.im, last.im)};
+INLINE complex lane_after(complex x, complex last, int reach) {
+    return {lane_after(x.re, last.re, reach), lane_after(x.im, last.im, reach)};
 }
 
 /* Sums over the teams of a warp: each round a lane gives away one half of its numbers
@@ -262,9 +278,10 @@ template <bool both_vary>
 INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const channel &c,
                     cursor &ahead, int n, const coefficients<IN> &B,
                     const coefficients<IN> &C, int count, bool exists, bool first,
-                    float4 *partial, int lane) {
+                    float4 *partial, const place &at) {
     const float scale = PARTS; /* of dy */
-    const int states = (int)p.A.shape[1];
+    const int states = (int)p.A.shape[1], lane = at.lane;
+    const int reach = reach_of<LANES>((at.left - 1) / STEPS);
     const bool variable_B = p.B.ndim == 4, variable_C = p.C.ndim == 4;
 #pragma unroll 1
     for (int k = 0; k < count; k++, n++) {
@@ -288,31 +305,42 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
         if (!both_vary)
             factor = factor_of(p, c.d, n);
 
-        value a[STEPS], b[STEPS], h = zero_value(), g = zero_value();
+        value a[STEPS], b[STEPS];
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            a[i] = decay(s.dt[i], rate);
+        if (!at.whole && !is_finite(A)) { /* 0 times A is not 0 then */
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                a[i] = at.first + i < at.left ? a[i] : one_value();
+        }
+        value h = zero_value(), g = zero_value();
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
-            a[i] = decay(s.dt[i], rate);
             b[i] = s.du[i] * Bn[i];
             h = i == 0 ? b[0] : multiply_add(a[i], h, b[i]);
+            if (i == 0 && lane == 0)
+                h = multiply_add(a[0], edge, h);
         }
         value v[STEPS]; /* dh without what comes from the right */
 #pragma unroll
         for (int i = STEPS - 1; i >= 0; i--) {
             v[i] = (scale * s.dy[i]) * conjugate(both_vary ? Cn[i] : factor * Cn[i]);
             g = i == STEPS - 1 ? v[i] : multiply_add(conjugate(a[i + 1]), g, v[i]);
+            if (i == STEPS - 1 && lane == LANES - 1)
+                g = g + edge;
         }
         g = conjugate(a[0]) * g;
         value product = decay(s.sum, rate), back = conjugate(product);
-        if (lane == 0)
-            h = multiply_add(product, edge, h);
-        if (lane == LANES - 1)
-            g = multiply_add(back, edge, g);
         scan_right<LANES>(product, h);
-        scan_left<LANES>(back, g);
+        scan_left<LANES>(back, g, reach);
         h = lane_before<LANES>(h, edge);
+        if (at.first >= at.left) /* its positions do not exist, h may be infinite */
+            h = zero_value();
         if (lane == 0 && exists)
             c.adjoint[n] = g;
-        g = lane_after<LANES>(g, edge);
+        /* A tile that is not whole is the last, with no adjoint on its right. */
+        g = lane_after(g, at.whole ? edge : zero_value(), reach);
 
         float pair[PAIR];
         value dA = zero_value(), dfactor = zero_value();
@@ -719,10 +747,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                     add_partial(waiting, partials[buffer], waiting_count, f.atomic);
                 if (variable_B && variable_C)
                     reverse<true>(s, p, c, ahead, n, B, C, count, exists, first,
-                                  own_partial, lane);
+                                  own_partial, at);
                 else
                     reverse<false>(s, p, c, ahead, n, B, C, count, exists, first,
-                                   own_partial, lane);
+                                   own_partial, at);
                 waiting =
                     any_variable ? partial + (tile * states + n) * QUADS : nullptr;
                 waiting_count = count;

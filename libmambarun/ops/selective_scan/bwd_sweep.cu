@@ -38,11 +38,12 @@ INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float su
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             const value b = variable_B ? du[i] * Bn[i] : as_value(du[i]);
-            h = i == 0 ? b : multiply_add(decay(dt[i], rate), h, b);
+            if (i > 0)
+                h = multiply_add(decay(dt[i], rate), h, b);
+            else
+                h = lane == 0 ? multiply_add(decay(dt[0], rate), carry, b) : b;
         }
         value product = decay(sum, rate);
-        if (lane == 0)
-            h = multiply_add(product, carry, h);
         scan_lanes<LANES>(product, h);
         if (lane == LANES - 1 && exists)
             out[n] = h;
