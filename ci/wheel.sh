@@ -34,7 +34,7 @@ only=$(IFS=';' && echo "${*:-*}")
 settings=("-DCMAKE_C_COMPILER=$build/cc" "-DMAMBARUN_ONLY=$only" "${nvrtc[@]}")
 had=$(find out/kernels -name '*.image' 2>/dev/null | wc -l)
 begin=$SECONDS
-rm -rf "$wheels"
+rm -rf "$wheels" "$build/cmake/lib" # rows of an earlier run are not of this one
 quietly wheel pip wheel -v --no-deps --no-build-isolation --wheel-dir "$wheels" \
     -C build-dir="$build/cmake" -C logging.level=INFO \
     "${settings[@]/#-D/-Ccmake.define.}" . || die "the wheel could not be built"
