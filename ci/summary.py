@@ -24,6 +24,10 @@ WORDS = re.compile(
 )
 
 
+MANIFEST = pathlib.Path(__file__).resolve().parents[1] / "libmambarun/manifest.def"
+ROW = re.compile(r"^MBR_CUDA_(TEST_)?VARIANT\((\w+), *(\w+), *(\w+), *(\w+),", re.M)
+
+
 class Part(NamedTuple):
     name: str
     verdict: str
@@ -67,6 +71,19 @@ def one_part(part: Part) -> Iterator[str]:
         yield f"\n{len(passed)} passed: " + ", ".join(f"`{name}`" for name in passed)
 
 
+def rows_of_the_manifest(parts: list[Part]) -> Iterator[str]:
+    """What ran of each, and what is still to be tried, with what it takes."""
+    yield "\n| row | |\n|---|---|"
+    for test, name, toolkit, kind, arch in ROW.findall(MANIFEST.read_text()):
+        ran = [p.name for p in parts if p.variant == name and p.verdict == "ok"]
+        tried = [p.name for p in parts if p.variant == name]
+        said = f"not run: needs a GPU for its sm_{arch} {kind}"
+        if tried:
+            said = "ran: " + ", ".join(ran) if ran else "FAILED: " + ", ".join(tried)
+        only = ", built for tests only" if test else ""
+        yield f"| {name} | by NVRTC {toolkit}{only}; {said} |"
+
+
 def measured(folder: pathlib.Path) -> Iterator[str]:
     bench = folder / "bench.txt"
     if bench.exists():
@@ -88,7 +105,7 @@ def main(folder: pathlib.Path) -> int:
     for part in parts:
         row = part.name, part.variant, part.verdict, counts(part), part.seconds
         print("| " + " | ".join(row if part.cases else (*row[:3], "", row[4])) + " |")
-    for line in measured(folder):
+    for line in (*rows_of_the_manifest(parts), *measured(folder)):
         print(line)
     for part in parts:
         if part.cases or part.words:

@@ -155,8 +155,15 @@ build_cuda() {
         "${nvrtc[@]}" "-DMAMBARUN_ONLY=cpu_scalar;$(IFS=';' && echo "${cuda_rows[*]}")" &&
         cmake --build build/cuda
 }
+# Nothing is compiled twice: not in this folder, nor in a new one with the same cache.
+build_cuda_again() {
+    cmake --build build/cuda | grep 'no work to do' && touch build/cuda/before &&
+        rm -r build/cuda/kernels && cmake --build build/cuda &&
+        ! find out/kernels -newer build/cuda/before -type f | grep .
+}
 if need_nvrtc; then
     check "build cuda" build_cuda
+    check "build cuda again" build_cuda_again
     check cubins.py python ci/checks/cubins.py --except-size build/cuda "${cuda_rows[@]}"
     if too_large=$(python ci/checks/cubins.py build/cuda "${cuda_rows[@]}"); then
         add "size of the CUDA rows" 0 1 0 0
