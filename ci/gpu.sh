@@ -6,8 +6,10 @@
 #   ci/gpu.sh FOLDER PART...
 #   ci/gpu.sh FOLDER all
 #
-# FOLDER gets the results, to be kept as they are. PART is one of these, each of which
-# ends within 8 minutes (LIMIT seconds, 420 if unset) and can be repeated alone:
+# FOLDER gets the results, laid out as this repository keeps them, so that
+#   cp -r FOLDER/conformance FOLDER/docs .
+# does; FOLDER/raw has the rest. PART is one of these, each of which ends within 8 minutes
+# (LIMIT seconds, 420 if unset) and can be repeated alone:
 #
 #   conformance       every case of both ops against the reference
 #   subset:VARIANT    the random cases, with another compiler's row or with PTX by force
@@ -22,8 +24,8 @@
 #   bench             each row of the published table: checked, then timed
 #
 # Several parts run JOBS (4) at a time, those that measure time last and alone; a failure
-# stops no other. Then FOLDER/summary.md says it all, and the last line and the exit
-# status whether all went well.
+# stops no other. Then docs/results/gpu/summary.md says it all, and the last line and the
+# exit status whether all went well.
 #
 # Needs a torch with CUDA, and out/gpu, which ci/wheel.sh and ci/carry.sh make; no
 # network. Installs the wheel, and pytest, into a virtual environment of its own below
@@ -33,8 +35,9 @@
 # shellcheck disable=SC2317 # parts are called by their names
 set -u -o pipefail
 [ $# -ge 2 ] || { sed -n '3,/^$/s/^# \{0,1\}//p' "$0"; exit 2; }
-mkdir -p "$1"
+mkdir -p "$1"/docs/results/gpu "$1"/conformance/results "$1"/raw
 out=$(cd "$1" && pwd)
+said=$out/docs/results/gpu raw=$out/raw
 shift
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
@@ -97,7 +100,7 @@ workers=$(($(nproc) > 8 ? 8 : $(nproc)))
 tests() {
     limit "$python" -m pytest -q -rs -p no:cacheprovider -p no:benchmark \
         --tb=short --timeout=120 --timeout-method=thread \
-        --junitxml="$out/$name.xml" "$@"
+        --junitxml="$raw/$name.xml" "$@"
 }
 
 # suite FILE ARGUMENTS...: a file of the conformance suite about $variant.
@@ -105,9 +108,17 @@ suite() {
     MAMBARUN_PATH=$site/lib-of-tests PYTHONPATH=$carried/callers${PYTHONPATH:+:$PYTHONPATH} \
         tests "conformance/$1" --variant "$variant" --require "$variant" "${@:2}"
 }
+# judge ARGUMENTS...: the conformance command about $variant. A fault of the GPU fails
+# one case, whose process another one follows.
 judge() {
-    suite test_ops.py -n "$workers" \
-        --report "$out/$variant.json" --report "$out/$variant.md" "$@"
+    local status=0 kind
+    MAMBARUN_PATH=$site/lib-of-tests limit "$python" -m conformance --require \
+        --provider "mambarun:$variant" --jobs "$workers" --report "$raw/$variant" "$@" ||
+        status=$?
+    for kind in json md; do
+        mv "$raw/$variant/mambarun-$variant.$kind" "$out/conformance/results/$variant.$kind"
+    done
+    return "$status"
 }
 
 conformance() { judge; }
@@ -119,17 +130,17 @@ import time, torch, mambarun
 torch.zeros(1, device="cuda")
 begin = time.perf_counter()
 mambarun.preload(0)
-print(f"all kernels loaded in {time.perf_counter() - begin:.2f} s")' && judge -k random
+print(f"all kernels loaded in {time.perf_counter() - begin:.2f} s")' && judge --only '*/random-*'
 }
 
 # sanitizer TOOL: each array has its own memory, and nothing lies behind it.
 sanitizer() {
-    local words=$out/$1-words.txt status=0
+    local words=$said/$1-words.txt status=0
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 MAMBARUN_PATH=$site/lib-of-tests \
         limit compute-sanitizer --tool "$1" --target-processes all --error-exitcode 99 \
         --print-limit 20 --log-file "$words" "$python" -m pytest -q \
         -p no:cacheprovider -p no:benchmark -p no:xdist --tb=short \
-        --junitxml="$out/$name.xml" conformance/test_ops.py --variant "$variant" \
+        --junitxml="$raw/$name.xml" conformance/test_ops.py --variant "$variant" \
         --require "$variant" --tight -k "random-2 or random-3" || status=$?
     cat "$words"
     return "$status"
@@ -153,26 +164,26 @@ scan_c() {
 }
 
 vmamba_digits() {
-    limit "$python" examples/vmamba_digits.py --device cuda --out "$out/digits.png"
+    limit "$python" examples/vmamba_digits.py --device cuda --out "$raw/digits.png"
 }
 mamba_text() { limit "$python" examples/mamba_text.py --device cuda; }
 
 bench() {
-    limit "$python" bench/gpu.py --json "$out/bench.json" \
+    limit "$python" bench/gpu.py --json "$said/bench.json" \
         ${UPSTREAM:+--upstream "$UPSTREAM"}
 }
 
 # ---- running them ---------------------------------------------------------------------
 
-# run_part PART: all that it says goes to FOLDER, with its verdict in the last line, which
+# run_part PART: all that it says is kept, with its verdict in the last line, which
 # is also shown.
 run_part() {
     local part=${1%%:*} begin=$SECONDS verdict=FAILED
     name=${1/:/-} variant=cuda12_sm90
     [[ $1 != *:* ]] || variant=${1#*:}
-    ! "$part" >"$out/$name.txt" 2>&1 || verdict=ok
-    sed -i 's/\r/\n/g' "$out/$name.txt"
-    echo "$verdict $name ($variant, $((SECONDS - begin)) s)" | tee -a "$out/$name.txt"
+    ! "$part" >"$said/$name.txt" 2>&1 || verdict=ok
+    sed -i 's/\r/\n/g' "$said/$name.txt"
+    echo "$verdict $name ($variant, $((SECONDS - begin)) s)" | tee -a "$said/$name.txt"
 }
 
 # What the summary says first.
@@ -193,7 +204,7 @@ for part; do
         { echo "there is no part $part: see the head of $0" && exit 2; }
 done
 need_site
-describe_machine >"$out/machine.txt"
+describe_machine >"$raw/machine.txt"
 for part; do
     [ "$part" != bench ] || continue
     while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-4}" ]; do
@@ -203,5 +214,5 @@ for part; do
 done
 wait
 [[ " $* " != *" bench "* ]] || run_part bench
-[ $# != 1 ] || cat "$out/${1/:/-}.txt"
-"$python" ci/summary.py "$out" >"$out/summary.md"
+[ $# != 1 ] || cat "$said/${1/:/-}.txt"
+"$python" ci/summary.py "$out" >"$said/summary.md"

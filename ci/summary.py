@@ -20,10 +20,12 @@ VERDICT = re.compile(r"^(ok|FAILED) (\S+) \((\S+), (\d+) s\)$")
 #: lines worth reading in what a part says, beside its cases
 WORDS = re.compile(
     r"ERROR SUMMARY|RACECHECK SUMMARY|all kernels loaded|differ from the plain loop"
-    r"|selective scan by|test accuracy|held-out text|steps against the pass"
+    r"|conforms: |does NOT conform: |selective scan by|test accuracy|held-out text"
+    r"|steps against the pass"
 )
 
 
+SAID = "docs/results/gpu"
 MANIFEST = pathlib.Path(__file__).resolve().parents[1] / "libmambarun/manifest.def"
 ROW = re.compile(r"^MBR_CUDA_(TEST_)?VARIANT\((\w+), *(\w+), *(\w+), *(\w+),", re.M)
 
@@ -37,13 +39,13 @@ class Part(NamedTuple):
     cases: list[Case]
 
 
-def read_part(said: pathlib.Path) -> Part | None:
-    """None: a text of another kind, such as the machine's or the sanitizer's."""
+def read_part(said: pathlib.Path, raw: pathlib.Path) -> Part | None:
+    """None: a text of another kind, such as the sanitizer's words."""
     lines = said.read_text(errors="replace").splitlines()
     ended = VERDICT.match(lines[-1]) if lines else None
     if ended is None:
         return None
-    report = said.with_suffix(".xml")
+    report = raw / (said.stem + ".xml")
     return Part(
         ended[2],
         ended[1],
@@ -85,21 +87,22 @@ def rows_of_the_manifest(parts: list[Part]) -> Iterator[str]:
 
 
 def measured(folder: pathlib.Path) -> Iterator[str]:
-    bench = folder / "bench.txt"
+    bench = folder / SAID / "bench.txt"
     if bench.exists():
         yield "\n## Times and errors\n"
         yield from (x for x in bench.read_text().splitlines() if x.startswith("|"))
-    for report in sorted(folder.glob("cuda*.json")):
+    for report in sorted(folder.glob("conformance/results/*.json")):
         found = json.loads(report.read_text()).get("outcomes", {})
         said = ", ".join(f"{n} {outcome}" for outcome, n in found.items())
         yield f"\n{report.name}: {said}; every case and figure stands there."
 
 
 def main(folder: pathlib.Path) -> int:
-    parts = [p for p in map(read_part, sorted(folder.glob("*.txt"))) if p]
+    texts = sorted((folder / SAID).glob("*.txt"))
+    parts = [p for p in (read_part(text, folder / "raw") for text in texts) if p]
     bad = [part.name for part in parts if part.verdict != "ok"]
     print("# What a GPU proved\n")
-    for line in (folder / "machine.txt").read_text().splitlines():
+    for line in (folder / "raw/machine.txt").read_text().splitlines():
         print(line + "  ")
     print("\n| part | variant | verdict | cases | seconds |\n|---|---|---|---|---|")
     for part in parts:
