@@ -34,3 +34,5 @@ FAULTS = [
         "a sign in the slope of silu",
     ),
 ]
+
+HARMLESS: list[tuple[str, str, str, str]] = []

@@ -42,3 +42,5 @@ FAULTS = [
         "grouped delta: a wrong row in a block that meets several",
     ),
 ]
+
+HARMLESS: list[tuple[str, str, str, str]] = []
