@@ -80,9 +80,7 @@ class Source:
                 for at, stop, after in KINDS[kind](self.code, start, end):
                     line = bisect_right(self.lines, at)
                     before = self.text[at:stop]
-                    yield Fault(
-                        kind, self.file, name, line, at, stop, before, after
-                    )
+                    yield Fault(kind, self.file, name, line, at, stop, before, after)
 
 
 def blanked(text: str) -> str:
@@ -149,7 +147,9 @@ def indices(code: str, start: int, end: int) -> Found:
     for m in re.compile(r"(?<=[\w\]])\[").finditer(code, start, end):
         stop = closing(code, m.start())
         inside = code[m.end() : stop]
-        if inside and not re.fullmatch(r"[A-Z_0-9 +*()]*[A-Z_]+[A-Z_0-9 +*()]*", inside):
+        if inside and not re.fullmatch(
+            r"[A-Z_0-9 +*()]*[A-Z_]+[A-Z_0-9 +*()]*", inside
+        ):
             yield stop, stop, " + 1"
 
 

@@ -8,8 +8,8 @@ the suite, unless HARMLESS knows why it changes nothing.
 Faults are those in ops/<op>/faults.py, written by hand, and others that faults.py
 derives from the sources, by chance: without --seed others each time. One that does not
 compile, or gives the very same library, counts for nothing and another is drawn. Prints
-a line for each; --table writes all as Markdown. The exit status is 1 if a fault survived
-that HARMLESS does not explain. Needs CMake, Ninja, CMocka and a C compiler."""
+a line for each; --table writes all as Markdown. The exit status is 1 if a fault
+survived that HARMLESS does not explain. Needs CMake, Ninja, CMocka and a C compiler."""
 
 from __future__ import annotations
 
@@ -122,9 +122,7 @@ def by_hand() -> Iterator[Fault]:
             inside = [f for f, a, b in source.functions if a <= start < b]
             line = text.count("\n", 0, start) + 1
             end = start + len(before)
-            yield Fault(
-                BY_HAND, file, "".join(inside), line, start, end, before, after
-            )
+            yield Fault(BY_HAND, file, "".join(inside), line, start, end, before, after)
 
 
 def harmless(fault: Fault, line: str) -> str:
@@ -192,7 +190,12 @@ class Tree:
 def first_red(cases: list[Expected], lib: Path, variant: str) -> str:
     """The first case that turns red and how, empty if none does. Cases that have
     noticed a fault before go first, then small ones."""
-    cases.sort(key=lambda c: (-c.kills, sum(a.buffer.numel() for a in c.call.arrays().values())))
+    cases.sort(
+        key=lambda c: (
+            -c.kills,
+            sum(a.buffer.numel() for a in c.call.arrays().values()),
+        )
+    )
     at = mmap.mmap(-1, 8)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "lib"
@@ -203,14 +206,17 @@ def first_red(cases: list[Expected], lib: Path, variant: str) -> str:
             try:
                 os.environ.update(MAMBARUN_PATH=str(copy), MAMBARUN_VARIANT=variant)
                 words.write_text(_first_red(cases, copy, at))
-            finally:
                 os._exit(0)
+            finally:
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         red = cases[int.from_bytes(at[:], "little")]
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             hangs = number == signal.SIGALRM
             said = "hangs" if hangs else f"ends in {signal.Signals(number).name}"
+        elif os.WEXITSTATUS(status):
+            said = "breaks the process"
         else:
             said = words.read_text()
         if not said:
@@ -230,7 +236,7 @@ def _first_red(cases: list[Expected], lib: Path, at: mmap.mmap) -> str:
         signal.alarm(CASE_SECONDS)
         try:
             said = case.complaint(candidate)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # what the fault did to this very process
             said = f"{type(error).__name__}: {error}".partition("\n")[0]
         if said:
             return said
@@ -303,7 +309,9 @@ def as_table(results: list[Result], facts: dict[str, str]) -> str:
     for kind in [BY_HAND, *KINDS]:
         mine = [r for r in results if r.fault.kind == kind]
         red, why = sum(bool(r.red) for r in mine), sum(bool(r.why) for r in mine)
-        lines.append(f"| {kind} | {len(mine)} | {red} | {why} | {len(mine) - red - why} |")
+        lines.append(
+            f"| {kind} | {len(mine)} | {red} | {why} | {len(mine) - red - why} |"
+        )
     for title, survived in (("Survived", True), ("Noticed", False)):
         lines += ["", f"## {title}", ""]
         last = "why it changes nothing" if survived else "first red case"

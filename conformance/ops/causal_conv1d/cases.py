@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases of the causal convolution. Each Conv row becomes two cases, NAME-fwd and
-NAME-bwd; each Update row one, NAME-update."""
+"""Cases of the causal convolution, by family. Each Conv row becomes two cases, NAME-fwd
+and NAME-bwd; each Update row one, NAME-update."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Optional, Sequence
+from dataclasses import replace
+from typing import Any, Callable, NamedTuple
 
 import torch
 
 from ...arrays import CONTIGUOUS, Array, Layout
 from ...cases import Case, Maker, Tolerance
-from ...providers import Call
+from ...pairs import Row, pairwise
+from ...providers import Call, Plain
+from .calls import BF16, F16, F32, Conv, Edit, Update, backward, forward, update
 
-F32, F16, BF16, I32 = torch.float32, torch.float16, torch.bfloat16, torch.int32
 SHORT = {F32: "fp32", F16: "fp16", BF16: "bf16"}
 
 # ---- tolerances ------------------------------------------------------------------
@@ -37,172 +38,6 @@ TOLERANCES = {
     "conv_state": Tolerance(0, COPY, _EQUAL),
 }
 
-# ---- from a row to a call --------------------------------------------------------
-
-Edit = Optional[Callable[[Dict[str, torch.Tensor]], Any]]  # changes values in place
-
-
-@dataclass(frozen=True)
-class Conv:
-    """One way to call forward and backward."""
-
-    why: str
-    batch: int = 2
-    dim: int = 6
-    length: int = 37
-    width: int = 4
-    dtype: torch.dtype = F32
-    weight_dtype: torch.dtype = F32
-    bias_dtype: torch.dtype | None = F32  # None: no bias
-    silu: bool = True
-    initial: bool = False
-    final: bool = False
-    dinitial: bool = False
-    dfinal: bool = False
-    ids: Sequence[int] | None = None  # lengths of the sequences; negative: padding
-    gradient_dtype: torch.dtype | None = None  # of dweight; None: the weight's
-    accumulate: bool = False
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    edit: Edit = None
-
-
-def _place(row: Any, name: str, values: torch.Tensor, dtype: torch.dtype) -> Array:
-    array = Array(values.shape, dtype, row.layouts.get(name, CONTIGUOUS))
-    for axis in array.layout.expand:
-        values = values.narrow(axis, 0, 1)
-    return array.fill(values)
-
-
-def _sequence_ids(row: Conv) -> torch.Tensor:
-    """(B, L): 0 0 0 1 1 2 ..., the lengths repeated as often as needed; each batch row
-    starts with another of them."""
-    assert row.ids
-    ids = torch.zeros(row.batch, row.length, dtype=torch.int64)
-    for b in range(row.batch):
-        t = 0
-        for number in itertools.count():
-            span = row.ids[(number + b) % len(row.ids)]
-            ids[b, t : t + abs(span)] = number if span > 0 else -1
-            t += abs(span)
-            if t >= row.length:
-                break
-    return ids
-
-
-def _inputs(row: Conv, maker: Maker) -> dict[str, Array]:
-    states = (row.batch, row.dim, row.width - 1)
-    values = {
-        "x": maker.normal(row.batch, row.dim, row.length),
-        "weight": maker.normal(row.dim, row.width),
-    }
-    dtypes = {"x": row.dtype, "weight": row.weight_dtype}
-    if row.bias_dtype:
-        values["bias"], dtypes["bias"] = maker.normal(row.dim), row.bias_dtype
-    if row.initial:
-        values["initial_states"] = maker.normal(*states)
-        dtypes["initial_states"] = row.dtype
-    if row.ids:
-        values["seq_idx"], dtypes["seq_idx"] = _sequence_ids(row), I32
-    if row.edit:
-        row.edit(values)
-    return {name: _place(row, name, v, dtypes[name]) for name, v in values.items()}
-
-
-def _output(row: Any, name: str, shape: Sequence[int], dtype: torch.dtype) -> Array:
-    return Array(shape, dtype, row.layouts.get(name, CONTIGUOUS))
-
-
-def _forward(row: Conv, maker: Maker) -> Call:
-    inputs = _inputs(row, maker)
-    outputs = {"out": _output(row, "out", inputs["x"].shape, row.dtype)}
-    if row.final:
-        shape = (row.batch, row.dim, row.width - 1)
-        outputs["final_states_out"] = _output(row, "final_states_out", shape, row.dtype)
-    return Call(
-        "causal_conv1d_fwd", inputs, outputs, {"silu_activation": int(row.silu)}
-    )
-
-
-def _backward(row: Conv, maker: Maker) -> Call:
-    inputs = _inputs(row, maker)
-    states = (row.batch, row.dim, row.width - 1)
-    dout = maker.normal(*inputs["x"].shape)
-    inputs["dout"] = _place(row, "dout", dout, row.dtype)
-    if row.dfinal:
-        dfinal = maker.normal(*states)
-        inputs["dfinal_states"] = _place(row, "dfinal_states", dfinal, row.dtype)
-
-    weight = inputs["weight"]
-    gradient = row.gradient_dtype or weight.dtype
-    outputs = {
-        "dx": _output(row, "dx", inputs["x"].shape, row.dtype),
-        "dweight": _output(row, "dweight", weight.shape, gradient),
-    }
-    if row.bias_dtype:
-        gradient = row.gradient_dtype or row.bias_dtype
-        outputs["dbias"] = _output(row, "dbias", (row.dim,), gradient)
-    if row.dinitial:
-        outputs["dinitial_states"] = _output(row, "dinitial_states", states, row.dtype)
-    if row.accumulate:
-        for name in ("dweight", "dbias"):
-            if name in outputs:
-                outputs[name].fill(maker.normal(*outputs[name].shape))
-    scalars = {"silu_activation": int(row.silu), "accumulate": int(row.accumulate)}
-    return Call("causal_conv1d_bwd", inputs, outputs, scalars)
-
-
-def _pair(name: str, row: Conv) -> list[Case]:
-    return [
-        Case(name + "-fwd", row.why, lambda maker: _forward(row, maker)),
-        Case(name + "-bwd", row.why, lambda maker: _backward(row, maker)),
-    ]
-
-
-@dataclass(frozen=True)
-class Update:
-    """One way to step."""
-
-    why: str
-    batch: int = 3
-    dim: int = 6
-    length: int = 1
-    width: int = 4
-    columns: int = 4  # S
-    dtype: torch.dtype = F32
-    weight_dtype: torch.dtype = F32
-    bias_dtype: torch.dtype | None = F32
-    silu: bool = True
-    seen: Sequence[int] | None = None  # cache_seqlens; None: a line, not a ring
-    rows: Sequence[int] | None = None  # conv_state_indices
-    row_count: int = 0  # rows of conv_state; 0: batch
-    layouts: dict[str, Layout] = field(default_factory=dict)
-
-
-def _update(row: Update, maker: Maker) -> Call:
-    inputs = {
-        "x": _place(row, "x", maker.normal(row.batch, row.dim, row.length), row.dtype),
-        "weight": _place(
-            row, "weight", maker.normal(row.dim, row.width), row.weight_dtype
-        ),
-    }
-    if row.bias_dtype:
-        inputs["bias"] = _place(row, "bias", maker.normal(row.dim), row.bias_dtype)
-    for name, numbers in (
-        ("cache_seqlens", row.seen),
-        ("conv_state_indices", row.rows),
-    ):
-        if numbers is not None:
-            inputs[name] = _place(row, name, torch.tensor(numbers), I32)
-    state = maker.normal(row.row_count or row.batch, row.dim, row.columns)
-    outputs = {
-        "out": _output(row, "out", inputs["x"].shape, row.dtype),
-        "conv_state": _place(row, "conv_state", state, row.dtype),
-    }
-    return Call(
-        "causal_conv1d_update", inputs, outputs, {"silu_activation": int(row.silu)}
-    )
-
-
 # ---- the rows --------------------------------------------------------------------
 
 CHANNEL_LAST = Layout(order=(0, 2, 1))
@@ -222,6 +57,33 @@ WIDE = ("x", "out", "dout", "dx")
 STATES = ("initial_states", "final_states_out", "dfinal_states", "dinitial_states")
 
 
+#: with W - 1 more columns in the backward: 509 and 1021 end a tile or a segment
+SEGMENT_ENDS = (1, 2, 3, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 95, 127, 128, 129, 130)
+LONG = (255, 256, 257, 372, 509, 511, 512, 513, 784, 1021, 1023, 1024, 1025, 1134)
+LONG += (2047, 2048, 2049, 4096, 4097)
+CHANNELS = (
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    9,
+    12,
+    15,
+    16,
+    17,
+    20,
+    31,
+    32,
+    33,
+    36,
+    63,
+    64,
+    65,
+    96,
+    130,
+)
 FAR: dict[str, dict[str, int]] = {
     "length-1100000": {"batch": 1, "dim": 1, "length": 1_100_000},
     "dim-70000": {"batch": 1, "dim": 70_000, "length": 3},
@@ -242,6 +104,16 @@ def _size_rows() -> dict[str, Conv]:
                 silu=length % 2 == 0,
                 layouts=dict.fromkeys(WIDE, layout),
             )
+    for length, dtype in itertools.product(SEGMENT_ENDS, SHORT):
+        rows[f"L{length}-D8-channel-last-{SHORT[dtype]}"] = Conv(
+            "channels side by side, as many as move at once: around the segments of "
+            "time (16 to 64 steps here, 64 and 128 upstream)",
+            length=length,
+            dim=8,
+            dtype=dtype,
+            width=2 + length % 3,
+            layouts=dict.fromkeys(WIDE, CHANNEL_LAST),
+        )
     for far, sizes in FAR.items():
         for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
             rows[far + name] = Conv(
@@ -249,7 +121,7 @@ def _size_rows() -> dict[str, Conv]:
                 layouts=dict.fromkeys(WIDE, layout),
                 **sizes,
             )
-    for length in (255, 257, 511, 513, 1023, 1025, 2047, 2049, 4097):
+    for length in LONG:
         for dtype, (name, layout) in itertools.product(
             SHORT, (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST))
         ):
@@ -280,7 +152,12 @@ def _size_rows() -> dict[str, Conv]:
             dinitial=True,
             dfinal=True,
         )
-    for dim in (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 130):
+    return rows
+
+
+def _channel_rows() -> dict[str, Conv]:
+    rows = {}
+    for dim in CHANNELS:
         for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
             rows[f"D{dim}{name}"] = Conv(
                 "channels around a vector and a block; upstream wants multiples of 8",
@@ -288,8 +165,23 @@ def _size_rows() -> dict[str, Conv]:
                 length=19,
                 layouts=dict.fromkeys(WIDE, layout),
             )
-    for batch in (1, 5):
-        rows[f"batch{batch}"] = Conv("sums over an odd number of rows", batch=batch)
+            if dim % 4 in (0, 1):
+                rows[f"D{dim}-bf16-L70{name}"] = Conv(
+                    "the same in 16 bits, over more than one segment of time",
+                    dim=dim,
+                    dtype=BF16,
+                    length=70,
+                    batch=1,
+                    layouts=dict.fromkeys(WIDE, layout),
+                )
+    for batch in (1, 5, 33):
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[f"batch{batch}{name}"] = Conv(
+                "sums over an odd number of rows, and over many",
+                batch=batch,
+                dim=8,
+                layouts=dict.fromkeys(WIDE, layout),
+            )
     return rows
 
 
@@ -372,6 +264,19 @@ def _state_rows() -> dict[str, Conv]:
             dtype=dtype,
             silu=False,
         )
+    for length, dtype, final in itertools.product((1, 2, 17, 70), SHORT, (False, True)):
+        kind = "-final" if final else ""
+        rows[f"states{kind}-D8-L{length}-{SHORT[dtype]}-channel-last"] = Conv(
+            "states beside channels that move several at once",
+            length=length,
+            dim=8,
+            dtype=dtype,
+            initial=True,
+            dinitial=True,
+            final=final,
+            dfinal=final,
+            layouts=dict.fromkeys(WIDE + STATES, CHANNEL_LAST),
+        )
     rows["dinitial-not-wanted"] = Conv(
         "initial states whose gradient nobody asks for", initial=True
     )
@@ -426,6 +331,41 @@ def _sequence_rows() -> dict[str, Conv]:
             silu=False,
             layouts=dict.fromkeys(WIDE, CHANNEL_LAST_SLICE),
         )
+    for (name, ids), dtype in itertools.product(
+        {"short": (1, 2, 3), "padded": (7, -3), "mixed": (50, 1, 90, -2)}.items(), SHORT
+    ):
+        for length, layout_name in itertools.product((65, 300), ("", "-channel-last")):
+            rows[f"sequences-{name}-D8-L{length}-{SHORT[dtype]}{layout_name}"] = Conv(
+                "sequences over segments of time, where several channels move at once",
+                ids=ids,
+                dim=8,
+                length=length,
+                dtype=dtype,
+                layouts=dict.fromkeys(
+                    WIDE, CHANNEL_LAST if layout_name else CONTIGUOUS
+                ),
+            )
+    rows["sequences-ids-come-back"] = Conv(
+        "only equality counts: an id back within W - 1 steps leaks, as upstream",
+        ids=(1, 1),
+        edit=lambda v: v["seq_idx"].remainder_(2),
+    )
+    rows["sequences-ids-fall"] = Conv(
+        "ids need not rise",
+        ids=(3, 4),
+        edit=lambda v: v["seq_idx"].neg_().add_(1000),
+    )
+    rows["sequences-ids-large"] = Conv(
+        "ids are 32 bits, and compared as such",
+        ids=(3, 4),
+        edit=lambda v: v["seq_idx"].mul_(2**24).add_(2**30),
+    )
+    rows["sequences-ids-below"] = Conv(
+        "all that is below 0 is padding, and -2 is another id than -1",
+        ids=(3, -2, 1),
+        edit=lambda v: v["seq_idx"][:, 1::2].sub_((v["seq_idx"][:, 1::2] < 0).long()),
+    )
+    rows["sequences-of-one-step"] = Conv("L below W", ids=(1, 1), length=2)
     rows["sequences-final"] = Conv(
         "the last states do not care for sequences", ids=(3, 5), final=True, dfinal=True
     )
@@ -465,6 +405,14 @@ def _layout_rows() -> dict[str, Conv]:
                 dim=9,
                 layouts={**dict.fromkeys(WIDE, CHANNEL_LAST), one: layout},
             )
+        for one in WIDE:
+            rows[f"{one}-{name}-D8-rest-channel-last"] = Conv(
+                "the rest lets several channels move at once, this array does not",
+                dim=8,
+                length=70,
+                dtype=BF16,
+                layouts={**dict.fromkeys(WIDE, CHANNEL_LAST), one: layout},
+            )
     for name, axes in (
         ("batch", (0,)),
         ("dim", (1,)),
@@ -496,6 +444,165 @@ def _layout_rows() -> dict[str, Conv]:
     return rows
 
 
+X_HALF = Layout(gap={1: 6})  # xz.chunk(2, dim=1)[0]
+ZXBCDT = Layout(order=(0, 2, 1), gap={1: 24})  # columns of Mamba-2's projection
+
+
+def _caller_rows() -> dict[str, Conv]:
+    """Shapes and strides as the functions of contract.md 2.9 and 3.9 hand them in."""
+    rows = {}
+    for dtype, short in SHORT.items():
+        for length in (64, 197):
+            rows[f"mamba-inner-L{length}-{short}"] = Conv(
+                "MambaInnerFn: x and dx halves of one buffer, the rest contiguous",
+                dtype=dtype,
+                weight_dtype=dtype,
+                bias_dtype=dtype,
+                length=length,
+                layouts={"x": X_HALF, "dx": X_HALF},
+            )
+        rows[f"mamba2-{short}"] = Conv(
+            "Mamba-2: columns of zxbcdt, with sequences, dx into columns of a gradient",
+            dtype=dtype,
+            weight_dtype=dtype,
+            bias_dtype=dtype,
+            dim=40,
+            length=64,
+            ids=(20, 9, 35),
+            layouts={"x": ZXBCDT, "dx": ZXBCDT, "out": CHANNEL_LAST},
+        )
+        rows[f"mamba2-chunked-{short}"] = Conv(
+            "prefill in pieces: states in, states out",
+            dtype=dtype,
+            weight_dtype=dtype,
+            bias_dtype=dtype,
+            dim=40,
+            length=17,
+            initial=True,
+            final=True,
+            dinitial=True,
+            dfinal=True,
+            layouts={
+                **dict.fromkeys(WIDE, ZXBCDT),
+                **dict.fromkeys(STATES, CHANNEL_LAST),
+            },
+        )
+        rows[f"transformers-{short}"] = Conv(
+            "Hugging Face: weight squeezed out of conv1d.weight, a bias in fp32",
+            dtype=dtype,
+            weight_dtype=dtype,
+            bias_dtype=F32,
+            dim=16,
+            length=50,
+            layouts={"x": X_HALF},
+        )
+    rows["vim"] = Conv("Vim: 197 tokens, width 4", dim=24, length=197, dtype=F16)
+    rows["width-2-no-bias"] = Conv(
+        "short convolutions without bias and gate", width=2, bias_dtype=None, silu=False
+    )
+    rows["one-token"] = Conv(
+        "a prompt of one token, final states kept",
+        length=1,
+        dim=16,
+        final=True,
+        layouts=dict.fromkeys(WIDE + STATES, CHANNEL_LAST),
+    )
+    for axis in (0, 1, 2):
+        rows[f"size-1-axis-{axis}"] = Conv(
+            "the stride of an axis of length 1 means nothing",
+            **{("batch", "dim", "length")[axis]: 1},
+            layouts=dict.fromkeys(("x", "dout"), Layout(step={axis: 77})),
+        )
+    return rows
+
+
+def _alignment_rows() -> dict[str, Conv]:
+    """Where upstream's 16-byte accesses fault: L or D a multiple, an odd address."""
+    rows = {}
+    for (dtype, short), layout in itertools.product(
+        SHORT.items(), (CONTIGUOUS, CHANNEL_LAST)
+    ):
+        fast, kind = (1, "-channel-last") if layout.order else (2, "")
+        for one in (*WIDE, "all"):
+            for shift, gap in ((1, 0), (0, 1), (2, 2)):
+                odd = replace(layout, shift=shift, gap={fast: gap})
+                names = WIDE if one == "all" else (one,)
+                rows[f"misaligned-{one}-{shift}-{gap}-{short}{kind}"] = Conv(
+                    "an address, or every other row, off a vector's alignment",
+                    dtype=dtype,
+                    dim=16,
+                    length=64,
+                    batch=1,
+                    layouts={
+                        **dict.fromkeys(WIDE, layout),
+                        **dict.fromkeys(names, odd),
+                    },
+                )
+    for one in STATES:
+        rows[f"misaligned-{one}"] = Conv(
+            "states are read by several channels at once only where they are aligned",
+            dtype=BF16,
+            dim=16,
+            length=20,
+            initial=True,
+            final=True,
+            dinitial=True,
+            dfinal=True,
+            layouts={
+                **dict.fromkeys(WIDE + STATES, CHANNEL_LAST),
+                one: replace(CHANNEL_LAST, shift=1),
+            },
+        )
+    return rows
+
+
+def _alias_rows() -> dict[str, Conv]:
+    rows = {}
+    over = {"out": "x"}
+    for dtype, short in SHORT.items():
+        for name, layout in {"contiguous": CONTIGUOUS, **LAYOUTS}.items():
+            rows[f"out-in-x-{name}-{short}"] = Conv(
+                "out may be the memory of x: a segment's history is read before",
+                dtype=dtype,
+                dim=9,
+                length=140,
+                layouts={"x": layout},
+                same_memory=over,
+                bwd="no",
+            )
+    for length, dim in ((1025, 3), (2100, 8), (4097, 2), (513, 64)):
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[f"out-in-x-L{length}-D{dim}{name}"] = Conv(
+                "the same over many tiles and segments",
+                dim=dim,
+                length=length,
+                batch=1,
+                layouts={"x": layout},
+                same_memory=over,
+                bwd="no",
+            )
+    for length in (1, 2, 3, 5, 40):
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[f"final-in-initial-L{length}{name}"] = Conv(
+                "the last states over the first, also when some of them stay",
+                length=length,
+                dim=8,
+                initial=True,
+                final=True,
+                layouts=dict.fromkeys(WIDE + STATES, layout),
+                same_memory={"final_states_out": "initial_states", **over},
+                bwd="no",
+            )
+    rows["out-in-x-sequences"] = Conv(
+        "with sequences and padding",
+        length=140,
+        ids=(30, 5, -4),
+        same_memory=over,
+        bwd="no",
+    )
+    return rows
+
+
 def _set(name: str, index: Any, value: float) -> Edit:
     def edit(values: dict[str, torch.Tensor]) -> None:
         values[name][index] = value
@@ -511,12 +618,6 @@ def _value_rows() -> dict[str, Conv]:
     rows = {}
     for dtype, silu in itertools.product(SHORT, (False, True)):
         kind = SHORT[dtype] + ("-silu" if silu else "")
-        rows[f"nan-{kind}"] = Conv(
-            "NaN reaches W outputs and no more",
-            dtype=dtype,
-            silu=silu,
-            edit=_set("x", (1, 2, 20), float("nan")),
-        )
         rows[f"large-{kind}"] = Conv(
             "activation far from 0, on both sides",
             dtype=dtype,
@@ -530,11 +631,6 @@ def _value_rows() -> dict[str, Conv]:
             bias_dtype=None,
             edit=_scale("x", 1e-6),
         )
-    rows["infinite"] = Conv(
-        "infinity reaches W outputs and no more",
-        silu=False,
-        edit=_set("x", (0, 3, 11), float("inf")),
-    )
     rows["overflow"] = Conv(
         "beyond the greatest float is infinite, of the right sign",
         silu=False,
@@ -552,6 +648,124 @@ def _value_rows() -> dict[str, Conv]:
         edit=_scale("x", 4e4),
     )
     rows["zeros"] = Conv("all zero in", edit=_scale("x", 0))
+    for size, dtype in itertools.product((10.0, 87.0, 89.0, 104.0), SHORT):
+        rows[f"silu-at-{size:g}-{SHORT[dtype]}"] = Conv(
+            "exp at the ends of fp32 on both sides of the gate",
+            dtype=dtype,
+            edit=_at_the_gate(size),
+        )
+    for dtype in SHORT:
+        rows[f"subnormal-{SHORT[dtype]}"] = Conv(
+            "inputs below the least normal number of their dtype, or close to it",
+            dtype=dtype,
+            silu=False,
+            bias_dtype=None,
+            edit=_scale("x", 2.0**-20 if dtype == F16 else 2.0**-120),
+        )
+        rows[f"dout-large-{SHORT[dtype]}"] = Conv(
+            "gradients at the end of the range",
+            dtype=dtype,
+            edit_given=lambda v: v["dout"].mul_(1e4),
+            fwd="no",
+        )
+    rows["bias-dwarfs"] = Conv("one term dwarfs the others", edit=_scale("bias", 1e6))
+    rows["cancels"] = Conv(
+        "taps that cancel: what is left are the last digits",
+        silu=False,
+        bias_dtype=None,
+        length=130,
+        edit=lambda v: (v["weight"].copy_(CANCELLING), v["x"].mul_(1e-3).add_(1)),
+    )
+    return rows
+
+
+CANCELLING = torch.tensor([1.0, -1.0, 1.0, -1.0])
+
+
+def _at_the_gate(size: float) -> Edit:
+    def edit(values: dict[str, torch.Tensor]) -> None:
+        values["weight"].zero_()[:, -1] = 1
+        values["x"].sign_().mul_(size)
+        values["bias"].mul_(1e-2)
+
+    return edit
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def _nonfinite_rows() -> dict[str, Conv]:
+    """NaN and inf in: out where a tap reaches them, nowhere else."""
+    rows = {}
+    layouts = {"": CONTIGUOUS, "-channel-last": CHANNEL_LAST}
+    for value, where, (name, layout) in itertools.product(
+        (NAN, INF, -INF), (0, 20, 36), layouts.items()
+    ):
+        for dtype, silu in ((F32, False), (BF16, value != -INF)):
+            options: dict[str, Any] = {
+                "dtype": dtype,
+                "silu": silu,
+                "layouts": dict.fromkeys(WIDE, layout),
+            }
+            kind = f"{value}-t{where}-{SHORT[dtype]}{name}"
+            rows[f"x-{kind}"] = Conv(
+                "reaches W outputs and no more",
+                edit=_set("x", (1, 2, where), value),
+                **options,
+            )
+            rows[f"dout-{kind}"] = Conv(
+                "reaches W gradients, and the sums of its channel",
+                edit_given=_set("dout", (1, 2, where), value),
+                fwd="no",
+                **options,
+            )
+            rows[f"x-{kind}-sequences"] = Conv(
+                "does not reach another sequence: skipped, not multiplied by 0",
+                ids=(7, 5, -3),
+                edit=_set("x", (1, 2, where), value),
+                **options,
+            )
+    for name, index in (("weight", (2, 1)), ("bias", (2,))):
+        for value in (NAN, INF):
+            rows[f"{name}-{value}"] = Conv(
+                "stays in its channel",
+                silu=False,
+                edit=_set(name, index, value),
+                # Such a tap also meets the zeros that stand for the gradient after the
+                # last step: upstream's NaN there, which the room's README has.
+                bwd="no" if name == "weight" else "",
+            )
+    for length, (name, layout) in itertools.product((2, 30), layouts.items()):
+        states: dict[str, Any] = {
+            "initial": True,
+            "final": True,
+            "dinitial": True,
+            "dfinal": True,
+            "dim": 8,
+            "length": length,
+            "silu": False,
+            "layouts": dict.fromkeys(WIDE + STATES, layout),
+        }
+        rows[f"initial-nan-L{length}{name}"] = Conv(
+            "in a state: as any input before time 0",
+            edit=_set("initial_states", (1, 2, 1), NAN),
+            **states,
+        )
+        rows[f"dfinal-nan-L{length}{name}"] = Conv(
+            "in a state's gradient: one element of dx, or of dinitial_states",
+            edit_given=_set("dfinal_states", (1, 2, 1), NAN),
+            fwd="no",
+            **states,
+        )
+    for dtype in SHORT:
+        rows[f"nan-long-{SHORT[dtype]}"] = Conv(
+            "over the end of a tile, a segment and no further",
+            dtype=dtype,
+            length=1100,
+            dim=3,
+            batch=1,
+            edit=lambda v: v["x"].index_fill_(2, torch.tensor([511, 1023]), NAN),
+        )
     return rows
 
 
@@ -560,28 +774,19 @@ def _update_rows() -> dict[str, Update]:
     for width, columns, length in itertools.product(
         (2, 3, 4), (1, 2, 3, 4, 5, 8), (1, 2, 3, 4, 5, 9)
     ):
-        if columns < width - 1:
-            continue
-        name = f"W{width}-S{columns}-L{length}"
-        rows[name] = Update(
-            "states as short as allowed and longer, steps shorter and longer than they",
-            width=width,
-            columns=columns,
-            length=length,
-            silu=length % 2 == 0,
-        )
-        rows[name + "-ring"] = Update(
-            "a ring that wraps within, before and after the step",
-            width=width,
-            columns=columns,
-            length=length,
-            silu=length % 2 == 1,
-            seen=(0, columns - 1, 3 * columns + 1),
-        )
-    for dim in (1, 3, 4, 5, 8, 15, 16, 17, 33, 64, 65):
-        rows[f"D{dim}"] = Update("channels around a vector's width", dim=dim)
-        rows[f"D{dim}-ring"] = Update(
-            "channels around a vector's width", dim=dim, seen=(5, 0, 2)
+        if columns >= width - 1:
+            rows[f"W{width}-S{columns}-L{length}"] = Update(
+                "states as short as allowed and longer, steps shorter and longer",
+                width=width,
+                columns=columns,
+                length=length,
+                silu=length % 2 == 0,
+            )
+    for dim in (1, 3, 4, 5, 8, 15, 16, 17, 33, 64, 65, 127, 128, 129, 300):
+        rows[f"D{dim}"] = Update("channels around a vector and a block", dim=dim)
+    for batch in (1, 2, 43, 257):
+        rows[f"batch{batch}"] = Update(
+            "batch rows around a block", batch=batch, dim=3, silu=False
         )
     for x, weight in itertools.product(SHORT, SHORT):
         for bias in (None, weight, F32):
@@ -596,47 +801,15 @@ def _update_rows() -> dict[str, Update]:
                 bias_dtype=bias,
                 length=2,
             )
-    for ring in (None, (4, 9, 0)):
-        kind = "-ring" if ring else ""
-        rows[f"rows{kind}"] = Update(
-            "each batch row names its state; the others stay as they are",
-            rows=(5, 0, 2),
-            row_count=7,
-            seen=ring,
-        )
-        rows[f"rows-padding{kind}"] = Update(
-            "a negative row is padding: out is 0, no state is touched",
-            rows=(-1, 3, -100),
-            row_count=5,
-            length=3,
-            seen=ring,
-        )
-        rows[f"rows-fewer{kind}"] = Update(
-            "fewer states than batch rows, the rest is padding",
-            rows=(1, -1, 0),
-            row_count=2,
-            seen=ring,
-        )
-        for name, layout in LAYOUTS.items():
-            for dtype in (F32, BF16):
-                rows[f"all-{name}-{SHORT[dtype]}{kind}"] = Update(
-                    "any strides",
-                    length=3,
-                    columns=5,
-                    dtype=dtype,
-                    seen=ring,
-                    dim=9,
-                    layouts=dict.fromkeys(("x", "out", "conv_state"), layout),
-                )
-            for one in ("x", "out", "conv_state"):
-                rows[f"{one}-{name}{kind}"] = Update(
-                    "one array lies otherwise than the rest",
-                    length=3,
-                    columns=5,
-                    seen=ring,
-                    dim=9,
-                    layouts={one: layout},
-                )
+    for length in (17, 64, 130, 600):
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[f"L{length}{name}"] = Update(
+                "a prompt by way of the update: more steps than a tile",
+                length=length,
+                dim=9,
+                columns=5,
+                layouts=dict.fromkeys(("x", "out"), layout),
+            )
     rows["vectors-strided"] = Update(
         "weight, bias and the integers with gaps",
         seen=(1, 2, 3),
@@ -648,9 +821,383 @@ def _update_rows() -> dict[str, Update]:
             "conv_state_indices": Layout(step={0: -1}),
         },
     )
+    rows["vectors-expanded"] = Update(
+        "one weight and bias for all channels, one length for all rows",
+        seen=(3, 3, 3),
+        layouts={
+            "weight": Layout(expand=(0,)),
+            "bias": Layout(expand=(0,)),
+            "cache_seqlens": Layout(expand=(0,)),
+        },
+    )
     rows["x-expanded"] = Update(
         "stride 0 in an input", length=3, layouts={"x": Layout(expand=(0, 2))}
     )
+    return rows
+
+
+def _update_layout_rows() -> dict[str, Update]:
+    rows = {}
+    for ring, (name, layout) in itertools.product((None, (4, 9, 0)), LAYOUTS.items()):
+        kind = "-ring" if ring else ""
+        for dtype in SHORT:
+            rows[f"all-{name}-{SHORT[dtype]}{kind}"] = Update(
+                "any strides",
+                length=3,
+                columns=5,
+                dtype=dtype,
+                seen=ring,
+                dim=9,
+                layouts=dict.fromkeys(("x", "out", "conv_state"), layout),
+            )
+        for one in ("x", "out", "conv_state"):
+            rows[f"{one}-{name}{kind}"] = Update(
+                "one array lies otherwise than the rest",
+                length=3,
+                columns=5,
+                seen=ring,
+                dim=9,
+                layouts={one: layout},
+            )
+    for dtype in SHORT:
+        for name, layout in (
+            ("contiguous", CONTIGUOUS),
+            ("channel-last", CHANNEL_LAST),
+        ):
+            for length in (1, 3, 40):
+                rows[f"out-in-x-{name}-L{length}-{SHORT[dtype]}"] = Update(
+                    "out may be the memory of x",
+                    dtype=dtype,
+                    length=length,
+                    dim=9,
+                    columns=5,
+                    layouts={"x": layout},
+                    same_memory={"out": "x"},
+                )
+    rows["decode-of-a-view"] = Update(
+        "conv_state a slice of a cache of all layers, x a column of xz",
+        dtype=BF16,
+        dim=16,
+        layouts={
+            "conv_state": Layout(order=(0, 2, 1), gap={1: 16, 2: 3}),
+            "x": Layout(gap={1: 16}),
+        },
+    )
+    return rows
+
+
+def _ring_rows() -> dict[str, Update]:
+    rows = {}
+    for width, columns, length in itertools.product(
+        (2, 3, 4), (1, 2, 3, 4, 5, 8), (1, 2, 3, 4, 5, 9)
+    ):
+        if columns >= width - 1:
+            rows[f"W{width}-S{columns}-L{length}-ring"] = Update(
+                "a ring that wraps within, before and after the step",
+                width=width,
+                columns=columns,
+                length=length,
+                silu=length % 2 == 1,
+                seen=(0, columns - 1, 3 * columns + 1),
+            )
+    for dim in (1, 3, 4, 5, 8, 15, 16, 17, 33, 64, 65, 129):
+        rows[f"D{dim}-ring"] = Update(
+            "channels around a vector", dim=dim, seen=(5, 0, 2)
+        )
+    for columns in (3, 4, 7):
+        for dtype in SHORT:
+            rows[f"S{columns}-every-start-{SHORT[dtype]}"] = Update(
+                "every place that a step may begin at",
+                batch=2 * columns,
+                columns=columns,
+                length=2,
+                dtype=dtype,
+                seen=tuple(range(2 * columns)),
+            )
+    rows["ring-far"] = Update(
+        "lengths up to the greatest of 32 bits",
+        columns=5,
+        length=3,
+        seen=(2**31 - 1, 2**31 - 2, 2**30),
+    )
+    rows["ring-long"] = Update(
+        "more steps than a tile: the last ones stay",
+        columns=7,
+        length=600,
+        seen=(0, 3, 6),
+    )
+    return rows
+
+
+def _indexed_rows() -> dict[str, Update]:
+    rows = {}
+    for ring, dtype in itertools.product((None, (4, 9, 0)), SHORT):
+        kind = f"{SHORT[dtype]}{'-ring' if ring else ''}"
+        more: dict[str, Any] = {"seen": ring, "dtype": dtype}
+        rows[f"rows-{kind}"] = Update(
+            "each batch row names its state; the others stay as they are",
+            rows=(5, 0, 2),
+            row_count=7,
+            **more,
+        )
+        rows[f"rows-padding-{kind}"] = Update(
+            "a negative row is padding: out is 0, no state is touched",
+            rows=(-1, 3, -100),
+            row_count=5,
+            length=3,
+            **more,
+        )
+        rows[f"rows-fewer-{kind}"] = Update(
+            "fewer states than batch rows, the rest is padding",
+            rows=(1, -1, 0),
+            row_count=2,
+            **more,
+        )
+        rows[f"rows-all-padding-{kind}"] = Update(
+            "nothing but padding", rows=(-1, -1, -(2**31)), row_count=1, **more
+        )
+    for dim in (1, 5, 16, 65, 130):
+        rows[f"rows-D{dim}"] = Update(
+            "states far apart, in no order",
+            dim=dim,
+            batch=4,
+            rows=(40, 7, -1, 0),
+            row_count=41,
+            columns=6,
+            length=2,
+        )
+    rows["rows-padding-seen"] = Update(
+        "what cache_seqlens says of a padded row does not matter",
+        rows=(-1, 1, 0),
+        row_count=2,
+        seen=(-7, 2, 9),
+    )
+    rows["rows-strided-states"] = Update(
+        "an indexed cache whose rows are part of something larger",
+        rows=(2, 0, 1),
+        row_count=3,
+        columns=5,
+        dim=9,
+        layouts={"conv_state": Layout(order=(0, 2, 1), gap={1: 7, 2: 2})},
+    )
+    return rows
+
+
+def _update_value_rows() -> dict[str, Update]:
+    rows = {}
+    for dtype, value in itertools.product(SHORT, (NAN, INF)):
+        kind = f"{value}-{SHORT[dtype]}"
+        rows[f"state-{kind}"] = Update(
+            "reaches the outputs whose taps meet it, and moves with the state",
+            dtype=dtype,
+            silu=False,
+            columns=6,
+            length=2,
+            edit=_set("conv_state", (1, 2, 4), value),
+        )
+        rows[f"state-unread-{kind}"] = Update(
+            "older columns than the taps reach say nothing",
+            dtype=dtype,
+            silu=False,
+            columns=6,
+            length=2,
+            edit=_set("conv_state", (1, 2, 0), value),
+        )
+        rows[f"x-{kind}"] = Update(
+            "reaches W outputs, and is kept bit for bit",
+            dtype=dtype,
+            silu=False,
+            length=3,
+            edit=_set("x", (1, 2, 1), value),
+        )
+    for dtype in SHORT:
+        rows[f"nan-beside-rows-{SHORT[dtype]}"] = Update(
+            "states that no row names are not looked at",
+            dtype=dtype,
+            rows=(3, -1, 0),
+            row_count=4,
+            edit=lambda v: v["conv_state"][1:3].fill_(NAN),
+        )
+        rows[f"subnormal-{SHORT[dtype]}"] = Update(
+            "a state is copied, not computed: subnormals and -0 stay",
+            dtype=dtype,
+            columns=6,
+            length=2,
+            edit=lambda v: v["conv_state"].mul_(1e-42).neg_(),
+        )
+    return rows
+
+
+def _pair_rows() -> dict[str, Conv]:
+    """Options pairwise: any two values of any two options meet in a row."""
+    options: dict[str, Any] = {
+        "dtype": tuple(SHORT),
+        "weight_dtype": tuple(SHORT),
+        "bias_dtype": (None, F32, F16, BF16),
+        "width": (2, 3, 4),
+        "silu": (False, True),
+        "ids": (None, (1, 2, 3), (9, -4)),
+        "initial": (False, True),
+        "final": (False, True),
+        "dinitial": (False, True),
+        "dfinal": (False, True),
+        "gradient_dtype": (None, F32),
+        "accumulate": (False, True),
+        "length": (1, 2, 16, 63, 130, 1030),
+        "dim": (1, 8, 33, 64),
+        "layout": ("contiguous", "channel-last", "half", "odd-start", "backwards"),
+        "state_layout": ("contiguous", "channel-last", "odd-start"),
+    }
+
+    def allowed(row: Row) -> bool:
+        return not row["dinitial"] or row["initial"]
+
+    rows = {}
+    for number, row in enumerate(pairwise(options, allowed)):
+        layouts = {"contiguous": CONTIGUOUS, **LAYOUTS}
+        layout, states = layouts[row.pop("layout")], layouts[row.pop("state_layout")]
+        rows[f"pairs-{number}"] = Conv(
+            "two options that are right alone and wrong together",
+            layouts={**dict.fromkeys(WIDE, layout), **dict.fromkeys(STATES, states)},
+            **row,
+        )
+    return rows
+
+
+def _update_pair_rows() -> dict[str, Update]:
+    options: dict[str, Any] = {
+        "dtype": tuple(SHORT),
+        "weight_dtype": tuple(SHORT),
+        "bias_dtype": (None, F32, F16, BF16),
+        "width": (2, 3, 4),
+        "columns": (3, 4, 5, 8),
+        "silu": (False, True),
+        "seen": (None, (0, 7, 30)),
+        "rows": (None, (4, 0, 2), (-1, 3, 1)),
+        "length": (1, 2, 5, 33),
+        "dim": (1, 8, 33),
+        "layout": ("contiguous", "channel-last", "half", "odd-start"),
+        "state_layout": ("contiguous", "channel-last", "time-slice", "odd-start"),
+    }
+    rows = {}
+    for number, row in enumerate(pairwise(options)):
+        layouts = {"contiguous": CONTIGUOUS, **LAYOUTS}
+        layout, state = layouts[row.pop("layout")], layouts[row.pop("state_layout")]
+        rows[f"pairs-{number}"] = Update(
+            "two options that are right alone and wrong together",
+            row_count=5 if row["rows"] else 0,
+            layouts={"x": layout, "out": layout, "conv_state": state},
+            **row,
+        )
+    return rows
+
+
+MODULE = "causal_conv1d_cuda"
+
+
+def _signature_rows() -> dict[str, Conv | Update]:
+    """Every argument list that the module had, in its dtypes, with and without what is
+    optional."""
+    states = {"initial": True, "final": True, "dinitial": True, "dfinal": True}
+    lists: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("fwd/4", "bwd/6", {}),
+        ("fwd/5", "bwd/7", {}),
+        ("fwd/5", "bwd/7", {"ids": (5, 9)}),
+        ("fwd/7", "bwd/10", {}),
+        ("fwd/7", "bwd/10", {"ids": (5, 9)}),
+        ("fwd/7", "bwd/10", states),
+        ("fwd/8", "bwd/12", {}),
+        ("fwd/8", "bwd/12", {"ids": (5, 9)}),
+        ("fwd/8", "bwd/12", {**states, "length": 2}),
+        ("fwd/8", "bwd/12", {"accumulate": True, "gradient_dtype": F32}),
+    )
+    rows: dict[str, Conv | Update] = {}
+    for number, (fwd, bwd, options) in enumerate(lists):
+        for dtype, bare in itertools.product(SHORT, (False, True)):
+            newest = bwd == "bwd/12"  # takes its gradients in fp32, and adds to them
+            rows[f"{fwd.replace('/', '')}-{number}-{SHORT[dtype]}{'-bare' * bare}"] = (
+                Conv(
+                    "an argument list of some release, by position",
+                    dim=16,
+                    dtype=dtype,
+                    weight_dtype=F32 if newest else dtype,
+                    bias_dtype=None if bare else F32 if newest else dtype,
+                    silu=not bare,
+                    fwd=f"{MODULE}.causal_conv1d_{fwd}",
+                    bwd=f"{MODULE}.causal_conv1d_{bwd}",
+                    layouts=dict.fromkeys(WIDE + STATES, CHANNEL_LAST),
+                    **options,
+                )
+            )
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("update/5", {}),
+        ("update/6", {"length": 3, "columns": 5}),
+        ("update/6", {"seen": (4, 9, 0)}),
+        ("update/7", {"length": 3, "columns": 5}),
+        ("update/7", {"rows": (2, -1, 0), "row_count": 4}),
+        ("update/8", {"length": 3, "columns": 5}),
+        ("update/8", {"rows": (2, -1, 0), "row_count": 4, "seen": (4, 9, 0)}),
+    )
+    for number, (name, options) in enumerate(steps):
+        for dtype, bare in itertools.product(SHORT, (False, True)):
+            kind = f"{name.replace('/', '')}-{number}-{SHORT[dtype]}{'-bare' * bare}"
+            rows[kind] = Update(
+                "an argument list of some release, by position",
+                dim=16,
+                dtype=dtype,
+                weight_dtype=dtype,
+                bias_dtype=None if bare else dtype,
+                silu=not bare,
+                signature=f"{MODULE}.causal_conv1d_{name}",
+                **options,
+            )
+    return rows
+
+
+CALLS = {
+    "stream": "on the current stream, not the default one",
+    "graph": "captured, and replayed twice",
+    "thread": "from another thread, as autograd does",
+    "device1": "on the tensors' device, not the current one",
+}
+
+
+def _call_rows() -> dict[str, Conv | Update]:
+    """How it is called: where else than on the thread, stream and device at hand."""
+    rows: dict[str, Conv | Update] = {}
+    for (how, why), dtype in itertools.product(CALLS.items(), SHORT):
+        for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
+            rows[f"{how}-{SHORT[dtype]}{name}"] = Conv(
+                why,
+                dtype=dtype,
+                dim=16,
+                length=100,
+                initial=True,
+                final=True,
+                how=how,
+                layouts=dict.fromkeys(WIDE + STATES, layout),
+            )
+        rows[f"{how}-step-{SHORT[dtype]}"] = Update(
+            why, dtype=dtype, seen=(4, 9, 0), rows=(2, -1, 0), row_count=4, how=how
+        )
+    return rows
+
+
+def _determinism_rows() -> dict[str, Conv]:
+    rows = {}
+    for dtype, (name, layout) in itertools.product(
+        SHORT, {"": CONTIGUOUS, "-channel-last": CHANNEL_LAST, **LAYOUTS}.items()
+    ):
+        if name in ("", "-channel-last", "every-other"):
+            rows[f"repeats-{SHORT[dtype]}{name}"] = Conv(
+                "sums over batch and time come in the same order each time",
+                dtype=dtype,
+                batch=9,
+                dim=40,
+                length=300,
+                how="deterministic",
+                layouts=dict.fromkeys(WIDE, layout),
+            )
     return rows
 
 
@@ -708,35 +1255,338 @@ def _random_update(seed: int) -> Update:
     )
 
 
+# ---- what must be refused ----------------------------------------------------------
+
+IS = "Expected {} to be true, but got false."
+NOTHING = "CUDA error: invalid configuration argument"
+DTYPES = IS.format(
+    " || ".join(
+        f"{{0}}_type == at::ScalarType::{n}" for n in ("Float", "Half", "BFloat16")
+    )
+)
+F64, I64 = torch.float64, torch.int64
+
+
+def _like(name: str, **change: Any) -> Callable[[Call], None]:
+    """Another array in place of one: its dtype, or its shape."""
+
+    def edit(call: Call) -> None:
+        side = call.outputs if name in call.outputs else call.inputs
+        old = side[name]
+        shape = change.get("shape", old.shape)
+        if "longer" in change:
+            shape = tuple(n + (i == change["longer"]) for i, n in enumerate(shape))
+        array = Array(shape, change.get("dtype", old.dtype))
+        side[name] = array.fill(torch.zeros(shape, dtype=torch.float64))
+
+    return edit
+
+
+def _without(name: str) -> Callable[[Call], None]:
+    def edit(call: Call) -> None:
+        del (call.outputs if name in call.outputs else call.inputs)[name]
+
+    return edit
+
+
+class Wrong(NamedTuple):
+    """What is done to a call that was right, and how it is refused. of: fwd, bwd and
+    update, those that have such an argument."""
+
+    edit: Callable[[Call], None]
+    text: str
+    row: dict[str, Any] = {}
+    of: str = "fwd bwd update"
+    error: str = "RuntimeError"
+
+
+_STATES: dict[str, Any] = {
+    "initial": True,
+    "final": True,
+    "dinitial": True,
+    "dfinal": True,
+}
+_IDS: dict[str, Any] = {"ids": (3, 5)}
+_SEEN: dict[str, Any] = {"seen": (0, 1, 2)}
+_ROWS: dict[str, Any] = {"rows": (0, 1, 2)}
+_SHAPE = "{} must have shape ({})"
+_BEFORE = "batch_size, dim, width - 1"
+WRONG = {
+    "x-float64": Wrong(_like("x", dtype=F64), DTYPES.format("input")),
+    "weight-float64": Wrong(_like("weight", dtype=F64), DTYPES.format("weight")),
+    "weight-longer": Wrong(
+        _like("weight", longer=0), _SHAPE.format("weight", "dim, width")
+    ),
+    "width-1": Wrong(
+        _like("weight", shape=(16, 1)),
+        "causal_conv1d only supports width between 2 and 4",
+    ),
+    "width-5": Wrong(
+        _like("weight", shape=(16, 5)),
+        "causal_conv1d only supports width between 2 and 4",
+        {"columns": 8},
+    ),
+    "bias-longer": Wrong(_like("bias", longer=0), _SHAPE.format("bias", "dim")),
+    "bias-float64": Wrong(
+        _like("bias", dtype=F64), IS.format("bias.scalar_type() == weight_type")
+    ),
+    "seq_idx-float": Wrong(
+        _like("seq_idx", dtype=F32),
+        IS.format("seq_idx.scalar_type() == torch::kInt32"),
+        _IDS,
+        "fwd bwd",
+    ),
+    "seq_idx-longer": Wrong(
+        _like("seq_idx", longer=1),
+        _SHAPE.format("seq_idx", "batch_size, seqlen"),
+        _IDS,
+        "fwd bwd",
+    ),
+    "initial_states-half": Wrong(
+        _like("initial_states", dtype=F16),
+        IS.format("initial_states.scalar_type() == input_type"),
+        _STATES,
+        "fwd bwd",
+    ),
+    "initial_states-longer": Wrong(
+        _like("initial_states", longer=2),
+        _SHAPE.format("initial_states", _BEFORE),
+        _STATES,
+        "fwd bwd",
+    ),
+    "final_states_out-half": Wrong(
+        _like("final_states_out", dtype=F16),
+        IS.format("final_states.scalar_type() == input_type"),
+        _STATES,
+        "fwd",
+    ),
+    "dfinal_states-half": Wrong(
+        _like("dfinal_states", dtype=F16),
+        IS.format("dfinal_states.scalar_type() == input_type"),
+        _STATES,
+        "bwd",
+    ),
+    "dfinal_states-longer": Wrong(
+        _like("dfinal_states", longer=2),
+        _SHAPE.format("dfinal_states", _BEFORE),
+        _STATES,
+        "bwd",
+    ),
+    "dout-longer": Wrong(
+        _like("dout", longer=2),
+        _SHAPE.format("dout", "batch_size, dim, seqlen"),
+        of="bwd",
+    ),
+    "dx-half": Wrong(
+        _like("dx", dtype=F16), IS.format("dx.scalar_type() == input_type"), of="bwd"
+    ),
+    "dx-longer": Wrong(
+        _like("dx", longer=2), _SHAPE.format("dx", "batch_size, dim, seqlen"), of="bwd"
+    ),
+    "dbias-missing": Wrong(
+        _without("dbias"),
+        IS.format("bias_.has_value() == dbias_.has_value()"),
+        of="bwd",
+    ),
+    "conv_state-half": Wrong(
+        _like("conv_state", dtype=F16),
+        IS.format("conv_state.scalar_type() == input_type"),
+        of="update",
+    ),
+    "conv_state-of-two-dimensions": Wrong(
+        _like("conv_state", shape=(3, 16)),
+        "Dimension out of range (expected to be in range of [-2, 1], but got 2)",
+        of="update",
+        error="IndexError",
+    ),
+    "conv_state-short": Wrong(
+        _like("conv_state", shape=(3, 16, 2)),
+        IS.format("conv_state_len >= width - 1"),
+        of="update",
+    ),
+    "conv_state-more-rows": Wrong(
+        _like("conv_state", longer=0),
+        _SHAPE.format("conv_state", "batch_size, dim, conv_state_len"),
+        of="update",
+    ),
+    "conv_state-more-channels": Wrong(
+        _like("conv_state", longer=1),
+        _SHAPE.format("conv_state", "conv_state_entries, dim, conv_state_len"),
+        _ROWS,
+        "update",
+    ),
+    "cache_seqlens-float": Wrong(
+        _like("cache_seqlens", dtype=F32),
+        IS.format("cache_seqlens.scalar_type() == torch::kInt32"),
+        _SEEN,
+        "update",
+    ),
+    "cache_seqlens-longer": Wrong(
+        _like("cache_seqlens", longer=0),
+        _SHAPE.format("cache_seqlens", "batch_size"),
+        _SEEN,
+        "update",
+    ),
+    "conv_state_indices-float": Wrong(
+        _like("conv_state_indices", dtype=F32),
+        IS.format("conv_state_indices.scalar_type() == torch::kInt32"),
+        _ROWS,
+        "update",
+    ),
+    "conv_state_indices-longer": Wrong(
+        _like("conv_state_indices", longer=0),
+        _SHAPE.format("conv_state_indices", "batch_size"),
+        _ROWS,
+        "update",
+    ),
+    "batch-0": Wrong(lambda call: None, NOTHING, {"batch": 0}),
+    "dim-0": Wrong(lambda call: None, NOTHING, {"dim": 0}),
+    "length-0": Wrong(lambda call: None, NOTHING, {"length": 0}),
+}
+
+
+def _row(kind: Any, why: str, **options: Any) -> Any:
+    """A row of this kind, from those of the options that it has."""
+    known = kind.__dataclass_fields__
+    return kind(why, **{n: value for n, value in options.items() if n in known})
+
+
+def _refused(name: str, wrong: Wrong, of: str, signature: str) -> Case:
+    kind, build = {
+        "fwd": (Conv, forward),
+        "bwd": (Conv, backward),
+        "update": (Update, update),
+    }[of]
+    layouts = dict.fromkeys(WIDE + STATES, CHANNEL_LAST)
+    row = _row(kind, "", **{"dim": 16, "layouts": layouts, **wrong.row})
+
+    def make(maker: Maker) -> Call:
+        call: Call = build(row, maker)
+        wrong.edit(call)
+        return call
+
+    return Case(
+        f"refused-{name}{'-module' if signature else ''}-{of}",
+        "refused before anything is written, in upstream's words",
+        make,
+        refusal=wrong.text,
+        error=wrong.error,
+        signature=signature,
+    )
+
+
+def _misused(function: str, count: int) -> list[Case]:
+    """Calls that pybind11 refuses, whatever the values: by name, too few, too many, of
+    a wrong type."""
+
+    def case(name: str, change: Callable[[list[Any]], Any]) -> Case:
+        def make(maker: Maker) -> Plain:
+            args: list[Any] = [Array((2, 8, 4), F32).fill(torch.ones(()))] * count
+            named = change(args)
+            named = named if isinstance(named, dict) else {}
+            return Plain(MODULE, function, tuple(args), named)
+
+        return Case(
+            f"misused-{function}-{name}",
+            "pybind11 refuses it: a TypeError in its words, which users search for",
+            make,
+            refusal=f"{function}(): incompatible function arguments.",
+            error="TypeError",
+            signature=f"{MODULE}.{function}",
+        )
+
+    return [
+        case("by-name", lambda args: {"x": args.pop(0)}),
+        case("no-arguments", lambda args: args.clear()),
+        case("many-more", lambda args: args.extend(args[:1] * 9)),
+        case("none-for-x", lambda args: args.__setitem__(0, None)),
+        case("a-list-for-x", lambda args: args.__setitem__(0, [1.0])),
+        case("a-word-for-bias", lambda args: args.__setitem__(2, "bias")),
+    ]
+
+
 def _refusals() -> list[Case]:
-    invalid = "CUDA error: invalid configuration argument"
     found = []
-    for name in ("batch", "dim", "length"):
-        why = f"an empty {name} is refused, in upstream's words"
-        pair = _pair("empty-" + name, Conv(why, **{name: 0}))
-        found += [replace(case, refusal=invalid) for case in pair]
+    lists = {"fwd": "fwd/8", "bwd": "bwd/12", "update": "update/8"}
+    for name, wrong in WRONG.items():
+        for of in wrong.of.split():
+            for signature in ("", f"{MODULE}.causal_conv1d_{lists[of]}"):
+                found.append(_refused(name, wrong, of, signature))
+    for function, count in (("fwd", 8), ("bwd", 12), ("update", 8)):
+        found += _misused("causal_conv1d_" + function, count)
     return found
+
+
+# ---- all of them -------------------------------------------------------------------
+
+RANDOM = 120
+QUICK_SIZE = 100_000  # batch * dim * length
+
+Rows = Callable[[], "dict[str, Any]"]
+
+#: family -> its rows; every how manieth of them is quick; what it is about
+_TABLE: dict[str, tuple[Rows, int, str]] = {
+    "lengths": (_size_rows, 12, "time around every width, vector, tile and segment"),
+    "channels": (_channel_rows, 5, "channels and batch around a vector and a block"),
+    "options": (_option_rows, 8, "dtypes of weight and bias, bias and gate on and off"),
+    "pairs": (_pair_rows, 5, "all options pairwise"),
+    "states": (_state_rows, 8, "states in and out, and their gradients"),
+    "sequences": (_sequence_rows, 8, "seq_idx and padding"),
+    "layouts": (_layout_rows, 12, "any strides, in one array and in all"),
+    "callers": (_caller_rows, 3, "shapes and strides as real callers hand them in"),
+    "alignment": (_alignment_rows, 12, "addresses and rows off a vector's alignment"),
+    "aliasing": (_alias_rows, 6, "out in the memory of x, last states in the first's"),
+    "values": (_value_rows, 5, "the largest, the smallest, the ends of the gate"),
+    "nonfinite": (_nonfinite_rows, 10, "NaN and inf, where a tap meets them and only"),
+    "update": (_update_rows, 10, "the step on a line"),
+    "update-pairs": (_update_pair_rows, 4, "the step's options pairwise"),
+    "update-layouts": (_update_layout_rows, 8, "the step with any strides, in place"),
+    "update-values": (_update_value_rows, 4, "the step with NaN, inf and subnormals"),
+    "ring": (_ring_rows, 8, "the step on a ring: cache_seqlens"),
+    "indexed": (_indexed_rows, 3, "the step with conv_state_indices"),
+    "signatures": (_signature_rows, 6, "every argument list the module ever had"),
+    "calls": (_call_rows, 4, "other streams, graphs, threads and devices"),
+    "determinism": (_determinism_rows, 3, "the same bits each time"),
+}
+FAMILIES = {
+    **{family: text for family, (_, _, text) in _TABLE.items()},
+    "refusals": "what must be refused: the exception's type and text",
+    "random": "everything above at once, by seeded chance",
+}
+
+
+def _cases(name: str, row: Conv | Update, family: str, quick: bool) -> list[Case]:
+    made: tuple[tuple[str, str, Callable[[Any, Maker], Call]], ...] = (
+        (("update", row.signature, update),)
+        if isinstance(row, Update)
+        else (("fwd", row.fwd, forward), ("bwd", row.bwd, backward))
+    )
+    return [
+        Case(
+            f"{name}-{direction}",
+            row.why,
+            lambda maker, make=make: make(row, maker),  # type: ignore[misc]
+            family=family,
+            quick=quick,
+            how=row.how,
+            signature=signature,
+        )
+        for direction, signature, make in made
+        if signature != "no"
+    ]
 
 
 def cases(seed: int) -> list[Case]:
     """Hand-written corners, then random ones that the seed chooses."""
-    rows: dict[str, Conv] = {}
-    for family in (
-        _size_rows,
-        _option_rows,
-        _state_rows,
-        _sequence_rows,
-        _layout_rows,
-        _value_rows,
-    ):
-        rows.update(family())
-    updates = _update_rows()
-    for number in range(seed, seed + 60):
-        rows[f"random-{number}"] = _random_conv(number)
-        updates[f"random-{number}"] = _random_update(number)
-    found = [case for name, row in rows.items() for case in _pair(name, row)]
-    for name, row in updates.items():
-        found.append(
-            Case(name + "-update", row.why, lambda maker, row=row: _update(row, maker))
-        )
-    return found + _refusals()
+    found: list[Case] = []
+    for family, (rows, quick, _) in _TABLE.items():
+        for number, (name, row) in enumerate(rows().items()):
+            small = row.batch * row.dim * row.length < QUICK_SIZE
+            found += _cases(name, row, family, number % quick == 0 and small)
+    for number, case in enumerate(_refusals()):
+        found.append(replace(case, family="refusals", quick=number % 4 == 0))
+    for number in range(seed, seed + RANDOM):
+        for row in (_random_conv(number), _random_update(number)):
+            quick = number < seed + 20
+            found += _cases(f"random-{number}", row, "random", quick)
+    return found

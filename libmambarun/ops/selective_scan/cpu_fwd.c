@@ -11,7 +11,9 @@
 enum {
     VECTORS = 512,    /* of A (and of h, ...) that a task keeps: values of all blocks */
     SLICE_BLOCKS = 8, /* blocks per task at most: enough to make B and C cheap */
-    PAIR_STATES = 16  /* states per write to x */
+    PAIR_STATES = 16, /* states per write to x */
+    SUMMED = 32       /* steps whose delta is added up by itself: a chunk's 2048 in a row
+                         would cost the product in x its digits */
 };
 
 typedef struct forward {
@@ -132,13 +134,16 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     vf dt[TILE], du[TILE], y[TILE];
     v_tile_load(y, rows_at(s->u, w->b, k.d, time), k.lanes, steps);
     load_delta(s, w->b, k, time, steps, w->bias[i], dt);
-    vf sum = v_set(0);
-    for (int t = 0; t < steps; t++) {
-        sum += dt[t];
-        du[t] = dt[t] * y[t];
-        y[t] *= w->D[i];
+    for (int from = 0; from < steps; from += SUMMED) {
+        const int to = (int)least(from + SUMMED, steps);
+        vf sum = v_set(0);
+        for (int t = from; t < to; t++) {
+            sum += dt[t];
+            du[t] = dt[t] * y[t];
+            y[t] *= w->D[i];
+        }
+        w->sum[i] += sum;
     }
-    w->sum[i] += sum;
     const int first = i * s->values;
     advance_all(s, f->kernel,
                 &(advance){.dt = dt,
