@@ -1410,13 +1410,14 @@ class Wrong(NamedTuple):
     fwd: bool = True
     bwd: bool = True
     error: str = "RuntimeError"
+    module: bool = True  # asked of the module too, which can be told such a thing
 
 
 _Z: dict[str, Any] = {"z": True, "recompute": True}
 _LONG: dict[str, Any] = {"length": 2049}
 _CONSTANT: dict[str, Any] = {"constant_B": True}
 WRONG = {
-    "u-float64": Wrong(_like("u", dtype=F64), INPUT_DTYPE),
+    "u-float64": Wrong(_like("u", dtype=F64), INPUT_DTYPE, module=False),
     "A-float64": Wrong(_like("A", dtype=F64), WEIGHT_DTYPE),
     "A-half": Wrong(_like("A", dtype=F16), WEIGHT_DTYPE),
     "delta-half": Wrong(
@@ -1439,6 +1440,7 @@ WRONG = {
         _like("dout", dtype=F16),
         IS.format("dout.scalar_type() == input_type"),
         fwd=False,
+        module=False,
     ),
     "dstate-257": Wrong(
         _like("A", shape=(6, 257)),
@@ -1450,10 +1452,14 @@ WRONG = {
         error="IndexError",
     ),
     "delta-longer": Wrong(
-        _like("delta", longer=2), "delta must have shape (batch_size, dim, seqlen)"
+        _like("delta", longer=2),
+        "delta must have shape (batch_size, dim, seqlen)",
+        module=False,
     ),
     "delta-of-two-dimensions": Wrong(
-        _like("delta", shape=(6, 9)), "delta must have shape (batch_size, dim, seqlen)"
+        _like("delta", shape=(6, 9)),
+        "delta must have shape (batch_size, dim, seqlen)",
+        module=False,
     ),
     "A-taller": Wrong(_like("A", longer=0), "A must have shape (dim, dstate)"),
     "B-longer": Wrong(_like("B", longer=3), f"B must have shape {VARIABLE}"),
@@ -1502,6 +1508,7 @@ WRONG = {
         IS.format("out.scalar_type() == input_type"),
         _Z,
         fwd=False,
+        module=False,
     ),
     "out-longer": Wrong(
         _like("out", longer=2),
@@ -1514,12 +1521,14 @@ WRONG = {
         IS.format("dz.scalar_type() == input_type"),
         _Z,
         fwd=False,
+        module=False,
     ),
     "dz-longer": Wrong(
         _like("dz", longer=2),
         "dz must have shape (batch_size, dim, seqlen)",
         _Z,
         fwd=False,
+        module=False,
     ),
     "x-missing": Wrong(_without("x"), IS.format("x_.has_value()"), _LONG, fwd=False),
     "x-half": Wrong(
@@ -1585,7 +1594,7 @@ def _misused(module: str, function: str, count: int) -> list[Case]:
     return [
         case("by-name", lambda args: {"u": args.pop(0)}),
         case("no-arguments", lambda args: args.clear()),
-        case("one-less", lambda args: args.pop() and None),
+        case("two-less", lambda args: args.__delitem__(slice(2))),
         case("many-more", lambda args: args.extend(args[:1] * 9)),
         case("none-for-u", lambda args: args.__setitem__(0, None)),
         case("a-list-for-u", lambda args: args.__setitem__(0, [1.0])),
@@ -1598,7 +1607,9 @@ def _refusals() -> list[Case]:
     for name, wrong in WRONG.items():
         for back, function in ((False, "fwd/9"), (True, "bwd/14")):
             if wrong.bwd if back else wrong.fwd:
-                for signature in ("", f"selective_scan_cuda.{function}"):
+                found.append(_refused(name, wrong, back, ""))
+                if wrong.module:
+                    signature = f"selective_scan_cuda.{function}"
                     found.append(_refused(name, wrong, back, signature))
     for module, fwd, bwd in (
         ("selective_scan_cuda", 9, 14),
