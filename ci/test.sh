@@ -143,7 +143,7 @@ say "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), $(cc --ve
 say "$(uname -srm), $CMAKE_BUILD_PARALLEL_LEVEL CPUs:$(sed -n 's/^model name[^:]*://p' /proc/cpuinfo | head -n 1)"
 
 c_tests test
-for script in rooms layout abi; do
+for script in rooms layout abi codes; do
     check "$script.py" python ci/checks/$script.py
 done
 check symbols.sh bash ci/checks/symbols.sh "$lib"

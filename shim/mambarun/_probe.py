@@ -18,19 +18,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-_pipe = 1
+_pipe = sys.stdout
 
 
 def say(**facts: Any) -> None:
     """One line for the parent."""
-    os.write(_pipe, (json.dumps(facts) + "\n").encode())
+    print(json.dumps(facts), file=_pipe, flush=True)
 
 
 def main(task: dict[str, Any]) -> None:
     """Do the task {"name": ...}. The parent's pipe is stdout's; what libraries print
     goes to stderr."""
     global _pipe
-    _pipe = os.dup(1)
+    _pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     os.environ["MAMBARUN_TRACE"] = "0"  # warnings are the parent's business
     if task["name"] == "facts":
@@ -49,7 +49,8 @@ def facts() -> None:
     """Says, in this order:
 
     library: path, version; or path, error. stamp. cpu: name, features, count.
-    cpu_variants: as mambarun.info()["variants"]. nvml: driver, gpus (names), mig; or
+    cpu_variants: as mambarun.info()["variants"]. cpu_variant: the one that opens; or
+    cpu_load: error, code. nvml: driver, gpus (names), mig; or
     error. driver: path (None if there is none), why, api (12020 is 12.2, 0 is none).
     cuda: {} if cuInit went well, else error, code (MRnnn). gpus: name, capability (80
     is 8.0), memory in bytes, multiprocessors, integrated, mode (of
@@ -76,6 +77,10 @@ def _library() -> bool:
         say(library={"path": path, "error": _sentence(cause)})
         return False
     say(cpu_variants=_info.variants("cpu"))
+    try:
+        say(cpu_variant=_info.preload("cpu"))
+    except RuntimeError as cause:
+        say(cpu_load={"error": _sentence(cause), "code": _code(cause)})
     return True
 
 
@@ -153,7 +158,8 @@ def _boards(nvml: ctypes.CDLL) -> dict[str, Any]:
 
 def _nvml_text(function: Callable[..., int], *arguments: Any) -> str:
     text = ctypes.create_string_buffer(96)
-    return "" if function(*arguments, text, 96) else text.value.decode("utf-8", "replace")
+    failed = function(*arguments, text, 96)
+    return "" if failed else text.value.decode("utf-8", "replace")
 
 
 def _sentence(cause: Exception) -> str:

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_info.py - version, info, preload, `python -m mambarun` and its explanations."""
+"""test_info.py - version, info and preload."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mambarun
 import pytest
-from mambarun import __main__, _explain, _info
+from mambarun import _info
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,63 +85,3 @@ def test_nothing_runs_before_the_first_call(run):
 def test_a_forced_variant_is_used(run):
     code = "import mambarun; print(mambarun.preload())"
     assert run(code, MAMBARUN_VARIANT="cpu_scalar").stdout == "cpu_scalar\n"
-
-
-# ---- python -m mambarun -----------------------------------------------------------
-
-
-def main(*arguments):
-    command = [sys.executable, "-m", "mambarun", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_main_lists_variants_and_names():
-    done = main()
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith(f"mambarun {mambarun.__version__}  ")
-    assert "+ cpu_scalar" in done.stdout and "- cuda12_sm80" in done.stdout
-    for name in mambarun.PROMISED:
-        assert re.search(rf"^  {name} +mambarun +", done.stdout, re.M)
-
-
-def test_main_without_a_library_says_so(tmp_path, run):
-    (tmp_path / "libmambarun.so").write_bytes(b"")
-    done = run(
-        "from mambarun.__main__ import main; raise SystemExit(main([]))",
-        check=False,
-        MAMBARUN_PATH=tmp_path,
-        MAMBARUN_TRACE="0",
-    )
-    assert done.returncode == 1 and done.stdout == ""
-    assert "libmambarun.so cannot be used" in done.stderr
-
-
-@pytest.mark.parametrize("code", sorted(_explain.EXPLANATIONS))
-def test_explain(code, capsys):
-    assert __main__.main(["--explain", code.lower()]) == 0
-    assert capsys.readouterr().out.startswith(f"{code}: ")
-    text = _explain.EXPLANATIONS[code]
-    assert "\n\nWhat to do\n  - " in text
-    assert all(len(line) <= 88 for line in text.splitlines())
-
-
-def test_explain_of_an_unknown_code(capsys):
-    assert __main__.main(["--explain", "MR999"]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and "MR999 has no explanation" in printed.err
-    assert "MR120" in printed.err
-
-
-def test_every_code_that_a_message_names_is_explained():
-    sources = [
-        *(ROOT / "libmambarun").rglob("*.[ch]"),
-        *Path(mambarun.__file__).parent.rglob("*.py"),
-    ]
-    assert len(sources) > 20
-    named = set()
-    for source in sources:
-        if source.name != "_explain.py":
-            named |= set(re.findall(r"\bMR\d\d\d\b", source.read_text()))
-    assert {"MR001", "MR120", "MR302"} <= named
-    assert named <= set(_explain.EXPLANATIONS), "without explanation"
-    assert set(_explain.EXPLANATIONS) <= named, "explained, never named"

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def ask(
     "ended": how, if not well: "timeout", "SIGSEGV" or "exit 1"; "stage": what it did
     last; "stderr": the end of what it complained. path: its sys.path, if not the bare
     interpreter's."""
-    arguments = [json.dumps(a) for a in (machine.own or _own(), path or [], task)]
-    command = [machine.executable, "-I", "-S", "-c", BOOT, *arguments]
+    arguments = [json.dumps(a) for a in (_own(), path or [], task)]
+    command = [sys.executable, "-I", "-S", "-c", BOOT, *arguments]
     try:
         child = subprocess.Popen(
             command,
