@@ -11,8 +11,8 @@ as upstream's does. A row that is wrong is not timed and makes the exit status 1
 
 FOLDER holds upstream's modules, compiled for this Python, torch and GPU: then they run
 on the same data, are compared in the same way and timed in turns with ours. Their times
-on an H200, as they were measured once, stand here too; those of another GPU do not
-compare with them.
+and errors on an H200, as they were measured once, stand here too; times of another GPU
+do not compare with those.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Scan:
     def module(self) -> str:
         return "selective_scan_cuda" + ("_oflex" if self.oflex else "")
 
+    @property
+    def out(self) -> str:
+        """What its result is called: its own dtype or fp32."""
+        return "out in fp32" if self.oflex else "out"
+
 
 @dataclass(frozen=True)
 class Conv:
@@ -104,6 +109,26 @@ SCANS = (
     Scan("VMamba stage 3, N1", 64, 1536, 196, 1, 4, F16, False, (0.154, 0.444)),
     Scan("VMamba stage 4, N1", 64, 3072, 49, 1, 4, F16, False, (0.146, 0.392)),
 )
+#: by u's dtype: the largest ||upstream - float64|| / ||float64|| of a scan on an H200
+H200_ERRORS = {
+    BF16: {
+        **dict.fromkeys(("out", "out_z"), 1.66e-3),
+        **dict.fromkeys(("du", "ddelta", "dz"), 2.4e-3),
+        **dict.fromkeys(("dB", "dC"), 1.6e-3),
+        "state": 8e-7,
+    },
+    F16: {
+        **dict.fromkeys(("out", "out_z"), 2.07e-4),
+        **dict.fromkeys(("du", "ddelta", "dz", "dB", "dC"), 2.0e-4),
+        "out in fp32": 1.3e-7,
+        "state": 8e-7,
+    },
+    F32: {
+        **dict.fromkeys(("out", "out_z"), 1.5e-7),
+        **{"du": 1.6e-7, "ddelta": 3.6e-7, "dA": 1.2e-6, "dB": 4e-7, "dC": 4e-7},
+        **{"dD": 1.1e-7, "dbias": 3.6e-7, "state": 8e-7},
+    },
+}
 CONVS = (
     Conv("Mamba-130M B8", 8, 1536, 2048, BF16, False, (0.0316, 0.0524)),
     Conv("Mamba-130M B8, channel-last", 8, 1536, 2048, BF16, True, (0.0382, 0.0823)),
@@ -136,11 +161,12 @@ def scan_of_channels(row: Tensors, channels: slice, group: int) -> Tensors:
     dt = F.softplus(raw, threshold=40)
     a = torch.exp(dt[:, None] * A)
     h = scan64(a, (dt * u)[:, None] * B)
-    found = {"out": (h * C).sum(1) + D * u}
+    out = (h * C).sum(1) + D * u
+    found = {"out": out, "out in fp32": out}
     dy = dout
     if "z" in row:
         z, sigmoid = row["z"][channels].double(), row["z"][channels].double().sigmoid()
-        found["out_z"] = found["out"] * z * sigmoid
+        found["out_z"] = out * z * sigmoid
         slope = sigmoid * (1 + z * (1 - sigmoid))
         found["dz"] = dout * row["out"][channels].double() * slope
         dy = dout * z * sigmoid
@@ -245,7 +271,7 @@ def prepare_scan(row: Scan, scan: Any) -> Prepared:
         data = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "bias": bias}
         data.update(dout=dout, out=out)
         du, ddelta, dA, dB, dC, dD, dbias, *dz = backward()
-        ours = {"out": out, "state": x[:, :, -1, 1::2]}
+        ours = {row.out: out, "state": x[:, :, -1, 1::2]}
         ours.update(du=du, ddelta=ddelta, dA=dA, dB=dB, dC=dC, dD=dD, dbias=dbias)
         if z is not None:
             data["z"] = z
@@ -325,7 +351,7 @@ def copy_rate() -> float:
 def tolerance(name: str, row: Scan | Conv) -> float:
     if name in ("dweight", "state", *OVER_BATCH):  # fp32, and sums over time
         return 1e-5
-    if name == "out" and isinstance(row, Scan) and row.oflex:
+    if name == "out in fp32":
         return TOLERANCE[F32]
     return TOLERANCE[row.dtype] * (2.5 if row.dtype == F32 and name != "out" else 1)
 
@@ -355,7 +381,11 @@ def measure(
     row: Scan | Conv, theirs: dict[str, Any], flush: torch.Tensor, repeats: int
 ) -> dict[str, Any]:
     prepare: Any = prepare_scan if isinstance(row, Scan) else prepare_conv
-    found: dict[str, Any] = {"op": row.module.replace("_cuda", ""), "row": row.name}
+    found: dict[str, Any] = {
+        "op": row.module.replace("_cuda", ""),
+        "row": row.name,
+        "dtype": str(row.dtype).replace("torch.", ""),
+    }
     suppliers = [importlib.import_module(row.module)]
     if row.module in theirs:
         suppliers.append(theirs[row.module])
@@ -412,6 +442,26 @@ def print_row(found: dict[str, Any]) -> None:
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def print_worst_errors(rows: list[dict[str, Any]]) -> None:
+    """Of all scans, by u's dtype and output, beside upstream's."""
+    print(
+        "\n| dtype | output | ours | upstream | upstream, H200 |\n" + "|---" * 5 + "|"
+    )
+    for dtype, known in H200_ERRORS.items():
+        name = str(dtype).replace("torch.", "")
+        scans = [r for r in rows if "scan" in r["op"] and r["dtype"] == name]
+        for output in dict.fromkeys(o for r in scans for o in r.get("errors", {})):
+            cells = [
+                max(
+                    (r[key][output] for r in scans if output in r.get(key, {})),
+                    default=0,
+                )
+                for key in ("errors", "upstream_errors")
+            ]
+            said = (f"{e:.1e}" if e else "" for e in (*cells, known.get(output, 0)))
+            print(f"| {name} | {output} | " + " | ".join(said) + " |")
+
+
 def driver() -> str:
     query = ["nvidia-smi", "-i", "0", "--query-gpu=driver_version"]
     said = subprocess.run(
@@ -449,6 +499,7 @@ def main() -> int:
             rows.append(measure(row, theirs, flush, given.repeats))
             print_row(rows[-1])
             torch.cuda.empty_cache()
+    print_worst_errors(rows)
     if given.json:
         Path(given.json).write_text(
             json.dumps({**about, "rows": rows}, indent=1) + "\n"

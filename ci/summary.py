@@ -90,7 +90,7 @@ def measured(folder: pathlib.Path) -> Iterator[str]:
     bench = folder / SAID / "bench.txt"
     if bench.exists():
         yield "\n## Times and errors\n"
-        yield from (x for x in bench.read_text().splitlines() if x.startswith("|"))
+        yield from (x for x in bench.read_text().splitlines() if x[:1] in ("|", ""))
     for report in sorted(folder.glob("conformance/results/*.json")):
         found = json.loads(report.read_text()).get("outcomes", {})
         said = ", ".join(f"{n} {outcome}" for outcome, n in found.items())
