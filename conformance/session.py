@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import re
 import shlex
 import sys
 import time
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(names))
         return CONFORMS
     specs = chosen(options.provider or ["all"])
+    options.device = device(options.device)
     out = sys.stderr if options.json else sys.stdout
     reports, broken = [], False
     for spec in specs:
@@ -81,6 +83,14 @@ def chosen(texts: Sequence[str]) -> list[Spec]:
         except ValueError as mistake:
             raise Usage(str(mistake)) from None
     return list(found.values())
+
+
+def device(text: str) -> str:
+    """cpu or cuda:N, of any way to say it; empty stays empty."""
+    found = re.fullmatch(r"cpu|cuda(:\d+)?|", text)
+    if not found:
+        raise Usage(f"--device {text}: it must be cpu, cuda or cuda:N")
+    return "cuda:0" if text == "cuda" else text
 
 
 def selected(

@@ -178,6 +178,17 @@ def test_bound_holds_in_fp32(plain: Any, reference: Reference) -> None:
             assert UNIT * bound[name].abs().mean() < 1e-3 * size + 1e-30, name
 
 
+def test_bound_of_a_sum_holds_for_every_order(reference: Reference) -> None:
+    """A unit for each product, and for each of three additions one of the whole sum: it
+    makes no difference whether the large term comes last or first."""
+    summed = next(room(n).summed for n in rooms() if hasattr(room(n), "summed"))
+    terms = (0.0211, 0.0167, 0.298, 1.7357)
+    for order in (terms, terms[::-1]):
+        total, bound = summed(reference, order)
+        assert total == pytest.approx(sum(terms), rel=1e-7)
+        assert bound == pytest.approx(4 * total, rel=1e-9)
+
+
 # ---- the judge and the dtypes ----------------------------------------------------
 
 

@@ -208,3 +208,16 @@ def copy(
     }
     reference.run(Call("causal_conv1d_fwd", inputs, outputs))
     return outputs["final_states_out"].values().reshape(-1)[: numbers.numel()]
+
+
+def summed(reference: Reference, terms: tuple[float, ...]) -> tuple[float, float]:
+    """A sum of up to four terms, as the reference adds them one after the other, and
+    how far fp32 may be off in it."""
+    taps = torch.tensor([terms], dtype=torch.float32)
+    ones = torch.ones(1, 1, len(terms))
+    given = {"x": ones, "weight": taps}
+    inputs = {name: Array(v.shape, v.dtype).fill(v) for name, v in given.items()}
+    outputs = {"out": Array(ones.shape, torch.float32)}
+    call = Call("causal_conv1d_fwd", inputs, outputs)
+    out, bound = (reference.answer(call, wanted)["out"] for wanted in (False, True))
+    return float(out[0, 0, -1]), float(bound[0, 0, -1])

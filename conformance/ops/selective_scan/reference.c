@@ -308,7 +308,8 @@ static void write_coefficient_sum(const scan *s, const number *sum,
                         number_write(gradient, flags, b, g, n, t, v);
                         continue;
                     }
-                    number re = {v.re, 0, v.size, v.off}, im = {v.im, 0, v.size, v.off};
+                    number re = v, im = v;
+                    re.im = 0, im.re = v.im, im.im = 0;
                     number_write(gradient, flags, b, g, n, 2 * t, re);
                     number_write(gradient, flags, b, g, n, 2 * t + 1, im);
                 }
