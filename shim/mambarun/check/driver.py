@@ -120,7 +120,7 @@ def _api(facts: Facts, driver: dict[str, Any]) -> Iterator[Finding]:
     values = {
         "release": kernel_release(facts) or "?",
         "api": api_text(driver["api"]),
-        "least": tables.LEAST_DRIVER[11][0],
+        "least": tables.LEAST_DRIVER[11],
     }
     if driver["api"] < 1000 * min(tables.LEAST_DRIVER):
         yield Finding("MR102", ERROR, "old", values, (driver["path"] or "",))
@@ -313,4 +313,5 @@ def _compiler(facts: Facts) -> Finding:
     found += driver_files(facts.machine, PTX_COMPILER)
     if found:
         return Finding("MR113", OK, "here", {}, tuple(found[:1]))
-    return Finding("MR113", ERROR, "missing", {})
+    inside = "container" if host.sign_of_container(facts.machine) else "missing"
+    return Finding("MR113", ERROR, inside, {})

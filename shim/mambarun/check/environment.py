@@ -63,8 +63,10 @@ def _toolkits(facts: Facts) -> Iterator[Finding]:
     if not found:
         yield Finding("MR501", OK, "none", {})
         return
-    lines = (f"{t['path']}  {t['version'] or '?'} ({t['how']})" for t in found)
-    yield Finding("MR501", INFO, "here", {"count": len(found)}, tuple(lines))
+    evidence = tuple(f"{t['path']}  {t['version'] or '?'} ({t['how']})" for t in found)
+    taken = next((t["path"] for t in found if t["used"]), found[0]["path"])
+    values = {"count": len(found), "path": facts.machine.shown(taken)}
+    yield Finding("MR501", INFO, "here", values, evidence)
 
 
 def _compilers(machine: Machine) -> Iterator[Finding]:

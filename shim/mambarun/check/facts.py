@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -50,6 +49,10 @@ class Facts:
         self.probe: dict[str, Any] = machine.probe(machine) if machine.probe else {}
         self.dists = list(_dists(machine))
         self.torches = list(_torches(machine))
+        self._records: dict[str, frozenset[str]] = {}
+        self._libraries: list[dict[str, Any]] | None = None
+        self.suppliers: dict[str, Any] = {}  # kept by modules.supplier
+        self.torch_elves: list[Any] | None = None  # kept by modules.torch_libraries
 
     @property
     def torch(self) -> Torch | None:
@@ -67,17 +70,20 @@ class Facts:
                 return dist
         return None
 
-    @lru_cache(maxsize=None)  # noqa: B019 - as long as one report
     def _record(self, path: str) -> frozenset[str]:
-        text = self.machine.text(path + "/RECORD") or ""
-        return frozenset(line.split(",")[0] for line in text.splitlines())
+        if path not in self._records:
+            text = self.machine.text(path + "/RECORD") or ""
+            names = (line.split(",")[0] for line in text.splitlines())
+            self._records[path] = frozenset(names)
+        return self._records[path]
 
     @property
     def libraries(self) -> list[dict[str, Any]]:
         """Every copy of the CUDA libraries, as _locate.locate lists them."""
-        return self._located()
+        if self._libraries is None:
+            self._libraries = self._located()
+        return self._libraries
 
-    @lru_cache(maxsize=None)  # noqa: B019
     def _located(self) -> list[dict[str, Any]]:
         machine = self.machine
         if "error" in self.probe.get("library", {"error": ""}):

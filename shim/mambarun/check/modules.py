@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import PROMISED
 from . import elf
-from .facts import numbers
+from .facts import capability_text, numbers
 from .finding import ERROR, INFO, OK, WARN, Finding, Headline
 from .host import is_standin, standin
 
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterator
 
-    from .facts import Facts
+    from .facts import Dist, Facts
     from .machine import Machine
 
 VARIABLES = ("MAMBARUN_DISABLE", "MAMBARUN_PREFER", "MAMBARUN_VARIANT")
@@ -94,7 +94,13 @@ def headlines(facts: Facts, findings: list[Finding]) -> Iterator[Headline]:
 
 
 def supplier(facts: Facts, name: str) -> Supplier:
-    """The rule of _hook.py, judged from files."""
+    """Who a name's import would take: the rule of _hook.py, judged from files."""
+    if name not in facts.suppliers:
+        facts.suppliers[name] = _supplier(facts, name)
+    return facts.suppliers[name]  # type: ignore[no-any-return]
+
+
+def _supplier(facts: Facts, name: str) -> Supplier:
     machine = facts.machine
     others = tuple(copies(machine, name))
     ours = standin(machine, name) or ""
@@ -145,7 +151,7 @@ def copies(machine: Machine, name: str) -> Iterator[Copy]:
         if machine.is_file(package) and not is_standin(machine, package):
             yield Copy(name, package, "package", site)
         for suffix in machine.suffixes:
-            if machine.exists(f"{site}/{name}{suffix}"):
+            if machine.is_file(f"{site}/{name}{suffix}"):
                 yield Copy(name, f"{site}/{name}{suffix}", "extension", site)
         if machine.is_file(f"{site}/{name}.py"):
             yield Copy(name, f"{site}/{name}.py", "source", site)
@@ -179,6 +185,8 @@ def _faults(facts: Facts, suppliers: list[Supplier]) -> Iterator[Finding]:
             for fault in list(faults)[:1]:
                 clean = False
                 yield _broken(facts, copy, fault, wins and copy is s.others[0])
+        if wins and not s.faults:
+            yield from _unfit(facts, s.others[0])
         yield from _strangers(facts, s.name)
     if clean:
         yield Finding("MR302", OK, "none", {})
@@ -192,9 +200,24 @@ def _broken(facts: Facts, copy: Copy, fault: Fault, wins: bool) -> Finding:
         "remove": _removal(facts, copy),
         "origin": f"{dist.name} {dist.version}" if dist else "?",
     }
-    built = () if dist is None else (f"{dist.name} {dist.version}",)
-    evidence = (copy.path, *built, *fault.evidence)
+    evidence = (copy.path, *_built(facts, copy, dist), *fault.evidence)
     return Finding("MR302", ERROR if wins else WARN, fault.case, values, evidence)
+
+
+def _built(facts: Facts, copy: Copy, dist: Dist | None) -> Iterator[str]:
+    """What can be said of who built a file, and for what: the package that brought it,
+    its CUDA library and the architectures of its kernels."""
+    said = [f"{dist.name} {dist.version}"] if dist else []
+    try:
+        file = elf.read(facts.machine.file(copy.path))
+    except elf.NotElf:
+        file = None
+    if file is not None:
+        said += [n for n in file.needed if n.startswith("libcudart")]
+        said += [" ".join(file.cuda_architectures or ())]
+    line = ", ".join(filter(None, said))
+    if line:
+        yield line
 
 
 def _removal(facts: Facts, copy: Copy) -> str:
@@ -209,9 +232,6 @@ def _why_broken(facts: Facts, copy: Copy) -> Iterator[Fault]:
     against it, which is no proof that it loads."""
     machine = facts.machine
     if copy.kind != "extension":
-        return
-    if machine.is_broken_link(copy.path):
-        yield Fault("link", {})
         return
     try:
         file = elf.read(machine.file(copy.path))
@@ -325,18 +345,20 @@ def _torch_in(version: str) -> str:
 
 def torch_libraries(facts: Facts) -> list[elf.Elf]:
     """torch's libraries that modules are linked with; those that can be read."""
-    if facts.torch is None:
-        return []
-    found = []
-    folder = facts.torch.folder + "/lib"
-    for name in facts.machine.names(folder):
+    if facts.torch_elves is None:
+        facts.torch_elves = list(_torch_libraries(facts))
+    return facts.torch_elves
+
+
+def _torch_libraries(facts: Facts) -> Iterator[elf.Elf]:
+    folder = facts.torch.folder + "/lib" if facts.torch else ""
+    for name in facts.machine.names(folder) if folder else ():
         if not TORCH_LIBRARIES.match(name):
             continue
         try:
-            found.append(elf.read(facts.machine.file(f"{folder}/{name}")))
+            yield elf.read(facts.machine.file(f"{folder}/{name}"))
         except elf.NotElf:
             continue
-    return found
 
 
 def _abi(symbols: list[str]) -> str:
@@ -377,20 +399,44 @@ def abi_of_torch(facts: Facts) -> str:
     return ""
 
 
+def _unfit(facts: Facts, copy: Copy) -> Iterator[Finding]:
+    """A module that loads and has no kernels for a GPU that is here."""
+    if copy.kind != "extension":
+        return
+    architectures = elf.read(facts.machine.file(copy.path)).cuda_architectures
+    for gpu in facts.gpus if architectures else ():
+        if not any(_serves(a, gpu["capability"]) for a in architectures or ()):
+            capability = capability_text(gpu["capability"])
+            values = {"name": gpu["name"], "capability": capability}
+            yield _broken(facts, copy, Fault("gpu", values), False)
+            return
+
+
+def _serves(architecture: str, capability: int) -> bool:
+    """sm_80 code runs on 8.x from 8.0 on, compute_80 on anything from 8.0 on."""
+    kind, _, number = architecture.partition("_")
+    built = int(number)
+    if kind == "compute":
+        return built <= capability
+    return built // 10 == capability // 10 and built <= capability
+
+
 def _strangers(facts: Facts, name: str) -> Iterator[Finding]:
-    """Extensions of that name which this Python does not try: built for another."""
+    """Extensions of that name which this Python passes over."""
     machine = facts.machine
     for site in machine.site_folders():
         for entry in machine.names(site):
-            if not re.fullmatch(rf"{name}\.(cpython|pypy)[\w-]*\.so", entry):
+            if not re.fullmatch(rf"{name}(\.(cpython|pypy)[\w-]*)?\.so", entry):
                 continue
+            copy = Copy(name, f"{site}/{entry}", "extension", site)
             if entry[len(name) :] not in machine.suffixes:
-                path = f"{site}/{entry}"
                 built = entry[len(name) + 1 : -len(".so")]
-                copy = Copy(name, path, "extension", site)
                 fault = Fault("python", {"built": built, "here": _tag(machine)})
-                finding = _broken(facts, copy, fault, False)
-                yield finding._replace(status=INFO)
+            elif machine.is_broken_link(copy.path):
+                fault = Fault("link", {})
+            else:
+                continue
+            yield _broken(facts, copy, fault, False)._replace(status=INFO)
 
 
 def _tag(machine: Machine) -> str:
@@ -408,9 +454,11 @@ def _copies(facts: Facts, suppliers: list[Supplier]) -> Iterator[Finding]:
             clean = False
             paths = tuple(c.path for c in shadowed)
             yield Finding("MR303", WARN, "copies", {"name": s.name}, (s.path, *paths))
-    for finding in (*_user_site(facts, suppliers), *_here(machine), *_links(machine)):
-        clean = False
-        yield finding
+    more = (_user_site(facts, suppliers), _here(machine), _built_here(machine))
+    for findings in (*more, _links(machine)):
+        for finding in findings:
+            clean = False
+            yield finding
     if clean:
         yield Finding("MR303", OK, "none", {})
 
@@ -444,6 +492,18 @@ def _here(machine: Machine) -> Iterator[Finding]:
         if inside and machine.is_file(machine.cwd + "/setup.py"):
             path = f"{machine.cwd}/{name}"
             yield Finding("MR303", WARN, "clone", {"name": name}, (path,))
+
+
+def _built_here(machine: Machine) -> Iterator[Finding]:
+    """What `setup.py build` left in the current folder, where no import finds it."""
+    for folder in machine.names(machine.cwd + "/build"):
+        if not folder.startswith("lib"):
+            continue
+        where = f"{machine.cwd}/build/{folder}"
+        for entry in machine.names(where):
+            if entry.split(".")[0] in PROMISED and entry.endswith(".so"):
+                path = f"{where}/{entry}"
+                yield Finding("MR303", INFO, "build", {"file": entry}, (path,))
 
 
 def _links(machine: Machine) -> Iterator[Finding]:

@@ -117,7 +117,8 @@ def _driver(facts: Facts, torch: Torch) -> Iterator[Finding]:
         "torch": torch.version,
         "cuda": torch.cuda,
         "api": api_text(facts.api),
-        "least": tables.LEAST_DRIVER.get(major, ("?",))[0],
+        "least": tables.LEAST_DRIVER.get(major, "?"),
+        "index": next(i for a, i in tables.TORCH_INDEX.items() if facts.api >= a),
     }
     old = facts.api < 1000 * major
     yield Finding("MR204", ERROR if old else OK, "old" if old else "fits", values)
@@ -185,8 +186,10 @@ def _library(
     inside = next((f for f in others if f["how"] in ENVIRONMENT), None)
     if not torch.cuda:
         yield Finding(code, OK, "unused", values, evidence)
+    elif not facts.libraries:  # libmambarun, which lists them, does not open
+        yield Finding(code, SKIP, "unknown", values)
     elif taken is None:
-        yield Finding(code, INFO, "unknown", values, evidence)
+        yield Finding(code, OK, "inside", values, evidence)
     elif not taken["path"]:
         yield Finding(code, WARN, "missing", values, evidence)
     elif wanted and major.isdigit() and major != wanted:

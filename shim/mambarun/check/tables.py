@@ -9,7 +9,10 @@ DATE = "2026-11-25"
 
 # CUDA major -> the least NVIDIA driver (Linux) that runs what it built.
 # https://docs.nvidia.com/deploy/cuda-compatibility/ , minor version compatibility
-LEAST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
+LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+
+# The index of torch's wheels that a driver runs: from this driver API on.
+TORCH_INDEX = {12000: "cu126", 0: "cu118"}
 
 # Driver branch -> the driver API it has: 12020 is 12.2. NVIDIA's release notes.
 BRANCH_API = {

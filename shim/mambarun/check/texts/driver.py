@@ -654,6 +654,15 @@ GPU 掉线（fell off the bus）时需要重启机器。""",
                     "这块 GPU 要用 PTX，但驱动的 PTX 编译器 "
                     "libnvidia-ptxjitcompiler.so.1 不存在",
                 ),
+                "sudo apt install libnvidia-ptxjitcompiler1",
+            ),
+            "container": Case(
+                (
+                    "this GPU needs PTX, and the driver's compiler for it, "
+                    "libnvidia-ptxjitcompiler.so.1, is not there",
+                    "这块 GPU 要用 PTX，但驱动的 PTX 编译器 "
+                    "libnvidia-ptxjitcompiler.so.1 不存在",
+                ),
                 CONTAINER,
             ),
         },
@@ -857,7 +866,8 @@ multiprocessing_context="spawn" for a DataLoader.
                     "first use: half a minute, then it is kept in ~/.nv/ComputeCache",
                     "cuda:{number} 使用 {variant}，首次使用时由驱动编译，大约半分钟，"
                     "之后缓存在 ~/.nv/ComputeCache",
-                )
+                ),
+                "python -c \"import mambarun; mambarun.preload('cuda')\"",
             ),
             "none": Case(
                 (

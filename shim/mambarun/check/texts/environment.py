@@ -20,9 +20,10 @@ TEXTS = {
             ),
             "here": Case(
                 (
-                    "{count} CUDA toolkit(s) here; neither torch nor mambarun uses "
-                    "them",
-                    "有 {count} 个 CUDA 工具包；torch 和 mambarun 都不使用",
+                    "{count} CUDA toolkit(s) here, of which torch would compile "
+                    "extensions with {path}; mambarun needs none",
+                    "有 {count} 个 CUDA 工具包，torch 编译扩展时会用 {path}；"
+                    "mambarun 都不需要",
                 )
             ),
         },

@@ -307,6 +307,12 @@ MAMBARUN_PREFER=ours 后根本不会去看它。如果还需要那个包的 Pyth
                 ),
                 "cd ..",
             ),
+            "build": Case(
+                (
+                    "{file} was built in the current folder and is not installed",
+                    "{file} 是在当前目录里编译的，没有安装",
+                )
+            ),
             "link": Case(
                 (
                     "{file} sends imports to another folder (an editable install)",

@@ -41,9 +41,15 @@ def _library(name, code_of_warning):
         ),
         "unknown": Case(
             (
-                f"which {name} torch would load cannot be told from its files; "
-                "mambarun uses none",
-                f"从文件看不出 torch 会加载哪一份 {name}；mambarun 不使用它",
+                f"which {name} torch would load is not known: mambarun's library, "
+                "which looks for it, does not open",
+                f"不知道 torch 会加载哪一份 {name}：负责查找的 mambarun 动态库打不开",
+            )
+        ),
+        "inside": Case(
+            (
+                f"torch {{torch}} loads no {name} from a file; mambarun uses none",
+                f"torch {{torch}} 不从文件加载 {name}；mambarun 不使用它",
             )
         ),
         "beside": Case(
@@ -278,7 +284,8 @@ which torch it is; torch itself, and what is compiled for it, does.""",
                     "是 torch 自己用不了这个驱动：torch {torch} 要求驱动 {least} 以上"
                     "，当前驱动的 API 是 {api}",
                 ),
-                "pip install torch --index-url https://download.pytorch.org/whl/cu118",
+                "pip install torch --index-url "
+                "https://download.pytorch.org/whl/{index}",
             ),
             "none": Case(
                 ("no driver, or a torch without CUDA", "没有驱动，或 torch 不带 CUDA")
