@@ -32,6 +32,7 @@ DRIVER_FOLDERS = (
 NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm")
 PTX_COMPILER = "libnvidia-ptxjitcompiler.so.1"
 DIED = "MR112"
+NOT_OPENED = "no NVIDIA driver"  # how core/driver.c begins if nothing opens
 # Answers of the driver that a code of its own explains; the others are MR112.
 ANSWERS = ("MR102", "MR105", "MR106", "MR107", "MR109", "MR111")
 EXCLUSIVE = {2: "prohibited", 3: "exclusive"}  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE
@@ -105,15 +106,22 @@ def _driver(facts: Facts) -> Iterator[Finding]:
         yield Finding("MR102", SKIP, "unknown", {})
     elif driver["api"]:
         yield from _api(facts, driver)
-    elif driver["path"]:
-        answer = (facts.probe.get("cuda") or {}).get("error") or driver["why"]
-        yield Finding("MR102", ERROR, "unfit", {}, (driver["path"], answer))
+    elif _opened(driver):
+        cuda = facts.probe.get("cuda") or {}
+        if cuda.get("code", "MR102") == "MR102":  # otherwise _answer has words for it
+            evidence = (driver["path"] or "", cuda.get("error") or driver["why"])
+            yield Finding("MR102", ERROR, "unfit", {}, tuple(filter(None, evidence)))
     elif nvml.get("driver"):
         yield Finding("MR103", ERROR, "compute", {"release": release}, (driver["why"],))
     elif not release:
         yield Finding("MR102", SKIP, "none", {}, (driver["why"],))
     else:
         yield _missing(facts.machine, driver["why"])
+
+
+def _opened(driver: dict[str, Any]) -> bool:
+    """Whether some libcuda.so.1 was opened, be it fit or not."""
+    return bool(driver["path"]) or not driver["why"].startswith(NOT_OPENED)
 
 
 def _api(facts: Facts, driver: dict[str, Any]) -> Iterator[Finding]:
@@ -164,8 +172,8 @@ def _answer(facts: Facts) -> Iterator[Finding]:
         yield _death(facts)
         return
     cuda = facts.probe.get("cuda") or {}
-    driver = facts.probe.get("driver") or {}
-    if "error" not in cuda or not driver.get("path"):
+    driver = facts.probe.get("driver")
+    if "error" not in cuda or driver is None or not _opened(driver):
         return
     code = cuda["code"] if cuda["code"] in ANSWERS else DIED
     if code == "MR102":  # _driver has said it
@@ -175,8 +183,9 @@ def _answer(facts: Facts) -> Iterator[Finding]:
         return
     status = WARN if code == "MR111" else ERROR
     case = "reboot" if code == "MR106" and "803" in cuda["error"] else "answer"
-    values = {"release": kernel_release(facts), "path": driver["path"]}
-    yield Finding(code, status, case, values, (cuda["error"], driver["path"]))
+    path = driver["path"] or "libcuda.so.1"
+    values = {"release": kernel_release(facts), "path": path}
+    yield Finding(code, status, case, values, (cuda["error"], path))
 
 
 def _death(facts: Facts) -> Finding:

@@ -9,6 +9,7 @@ import re
 
 from .._info import VARIABLES
 from .finding import INFO, OK, SKIP, WARN, Finding, Headline
+from .modules import torch_folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,15 +91,18 @@ def _edited(facts: Facts) -> Iterator[Finding]:
 
 def _loader_path(facts: Facts) -> Iterator[Finding]:
     machine, clean = facts.machine, True
+    own = {n for f in torch_folders(facts) for n in machine.names(f)}
     for folder in dict.fromkeys(machine.paths_in("LD_LIBRARY_PATH")):
         names = [n for n in machine.names(folder) if OVERRIDDEN.match(n)]
         if not names or _is_drivers(names) or _is_torchs(facts, folder):
             continue
         clean = False
-        kinds = dict.fromkeys(n.split(".so")[0] for n in names)
+        hidden = [n for n in names if n in own or n.startswith("libstdc++")]
+        kinds = dict.fromkeys(n.split(".so")[0] for n in hidden or names)
         values = {"folder": machine.shown(folder), "libraries": ", ".join(kinds)}
-        evidence = tuple(f"{folder}/{n}" for n in names[:6])
-        yield Finding("MR504", WARN, "overrides", values, evidence)
+        evidence = tuple(f"{folder}/{n}" for n in (hidden or names)[:6])
+        status, case = (WARN, "overrides") if hidden else (INFO, "beside")
+        yield Finding("MR504", status, case, values, evidence)
     if clean:
         case = "harmless" if machine.environ.get("LD_LIBRARY_PATH") else "unset"
         yield Finding("MR504", OK, case, {})

@@ -287,7 +287,7 @@ def _major(soname: str) -> str:
 def _found(facts: Facts, copy: Copy, file: elf.Elf, soname: str) -> bool:
     """Whether the loader finds a library: as after `import torch`, which loads what
     torch's own folders hold."""
-    machine, torch = facts.machine, facts.torch
+    machine = facts.machine
     if soname.startswith(("libpython", "ld-linux")) or re.match(
         r"lib(c|m|dl|rt|pthread|util|stdc\+\+|gcc_s|gomp)\.so", soname
     ):
@@ -296,17 +296,19 @@ def _found(facts: Facts, copy: Copy, file: elf.Elf, soname: str) -> bool:
     own = [f.replace("$ORIGIN", origin) for f in (*file.rpath, *file.runpath)]
     loader = [f.format(arch=machine.arch) for f in SYSTEM_FOLDERS]
     folders = [*own, *machine.paths_in("LD_LIBRARY_PATH"), *loader]
-    folders.append(machine.prefix + "/lib")
-    if torch is not None:
-        folders += [torch.folder + "/lib", *_nvidia_folders(machine)]
+    folders += torch_folders(facts)
     return any(machine.is_file(f"{folder}/{soname}") for folder in folders)
 
 
-def _nvidia_folders(machine: Machine) -> Iterator[str]:
-    """site-packages/nvidia/cudnn/lib and so on: torch preloads what lies there."""
-    for site in machine.site_folders():
-        for package in machine.names(site + "/nvidia"):
-            yield f"{site}/nvidia/{package}/lib"
+def torch_folders(facts: Facts) -> Iterator[str]:
+    """Where the libraries lie that torch brings: its own folder, NVIDIA's wheels, such
+    as site-packages/nvidia/cudnn/lib, and a conda environment's."""
+    yield facts.machine.prefix + "/lib"
+    if facts.torch is None:
+        return
+    yield facts.torch.folder + "/lib"
+    for package in facts.machine.names(facts.torch.site + "/nvidia"):
+        yield f"{facts.torch.site}/nvidia/{package}/lib"
 
 
 def _missing_symbols(facts: Facts, copy: Copy, file: elf.Elf) -> Iterator[Fault]:

@@ -181,7 +181,13 @@ def _library(
         "name": (taken or {}).get("name", ""),
     }
     major = _version(taken).split(".")[0]
-    others = [f for f in found if f["path"] and _version(f).split(".")[0] != major]
+    others = [
+        f
+        for f in found
+        if f["path"]
+        and _version(f).split(".")[0] != major
+        and not (f["how"] == "wheel" and not f["path"].startswith(torch.site + "/"))
+    ]
     values["others"] = ", ".join(f"{f['name']}" for f in others)
     inside = next((f for f in others if f["how"] in ENVIRONMENT), None)
     if not torch.cuda:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .facts import Facts
 
 SCHEMA = 1
+BRIEF = 2  # items of evidence without -v; a traceback is whole
 MARGIN = 5 + 10  # the mark and the section's name
 DETAIL = " " * MARGIN
 SERIAL = re.compile(
@@ -162,7 +163,10 @@ class Report:
         first, *rest = wrap(finding.what(lang), inner, inner)
         yield DETAIL + mark + code + " " + first[len(inner) :]
         yield from rest
-        for line in "\n".join(finding.evidence).splitlines():
+        shown = finding.evidence
+        if not verbose and TEXTS[finding.code].section != "run":
+            shown = shown[:BRIEF]
+        for line in "\n".join(shown).splitlines():
             yield from wrap(line, inner + "  ", inner)
         fix = finding.fix(lang)
         if fix and finding.status not in (OK, SKIP):

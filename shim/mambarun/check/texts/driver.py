@@ -11,11 +11,11 @@ CONTAINER = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEADLINES = {
     "driver": {
         "works": (
-            "{release}, CUDA driver API {api}   (no CUDA toolkit or cuDNN needed)",
+            "{release}, CUDA driver API {api} (no CUDA toolkit or cuDNN needed)",
             "{release}，CUDA 驱动 API {api}（不需要安装 CUDA 工具包和 cuDNN）",
         ),
         "api": (
-            "CUDA driver API {api}   (no CUDA toolkit or cuDNN needed)",
+            "CUDA driver API {api} (no CUDA toolkit or cuDNN needed)",
             "CUDA 驱动 API {api}（不需要安装 CUDA 工具包和 cuDNN）",
         ),
         "none": ("no usable NVIDIA driver", "没有可用的 NVIDIA 驱动"),

@@ -123,6 +123,14 @@ use mambarun nothing is compiled.""",
                     "LD_LIBRARY_PATH 里没有 torch 自带的那些库",
                 )
             ),
+            "beside": Case(
+                (
+                    "LD_LIBRARY_PATH has {folder}, whose {libraries} torch does not "
+                    "use: it brings others",
+                    "LD_LIBRARY_PATH 里有 {folder}，其中的 {libraries} torch 用不到，"
+                    "它自带别的版本",
+                )
+            ),
             "overrides": Case(
                 (
                     "LD_LIBRARY_PATH has {folder}, ahead of torch's own {libraries}",

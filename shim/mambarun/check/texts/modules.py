@@ -10,9 +10,10 @@ HEADLINES = {
             "{all} 个模块都由 mambarun 提供",
         ),
         "shadowed": (
-            "all {all} are supplied by mambarun; {broken} broken leftover(s) are "
-            "shadowed by it",
-            "{all} 个模块都由 mambarun 提供；{broken} 个损坏的残留已被它取代",
+            "all {all} are supplied by mambarun; broken leftovers, shadowed and "
+            "harmless: {broken}",
+            "{all} 个模块都由 mambarun 提供；{broken} 个损坏的残留已被它取代，"
+            "不影响使用",
         ),
         "mixed": (
             "{ours} of {all} are supplied by mambarun, the others by other packages",
