@@ -62,15 +62,9 @@ def section(code: str, lang: str) -> str:
 
 
 def body(explanation: str):
-    """Markdown of an explanation: its form is Markdown already, but for kept lines,
-    which may stand directly under running text."""
+    """An explanation, whose form is Markdown already, with its paragraphs joined."""
     for block in explanation.split("\n\n"):
-        kept = False
-        for line in layout.items(block):
-            if line.startswith("    ") and not kept:
-                yield ""
-            kept = line.startswith("    ")
-            yield line
+        yield from layout.items(block)
         yield ""
 
 
@@ -87,7 +81,7 @@ def pick(pair, lang: str) -> str:
 
 
 def italic(text: str) -> str:
-    return re.sub(r"\{(\w+)\}", r"*\1*", text)
+    return re.sub(r"`?\{(\w+)\}`?", r"*\1*", text)
 
 
 def named() -> dict[str, str]:

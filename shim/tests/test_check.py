@@ -592,3 +592,145 @@ def test_host_names_are_not_shown(monkeypatch):
     report = diagnose(run=False)
     assert name not in json.dumps(report.json())
     assert name not in "\n".join(report.lines("en", Style(), verbose=True))
+
+
+# ---- MR001 ------------------------------------------------------------------------
+
+
+def installed(tmp_path, version="0.1.0"):
+    """A machine with mambarun as pip leaves it, and one file of its own."""
+    import base64
+    import hashlib
+
+    site = "/usr/lib/python3.10/site-packages"
+    folder = Path(f"{tmp_path}{site}")
+    (folder / "mambarun/_lib").mkdir(parents=True)
+    content = b"the library"
+    (folder / "mambarun/_lib/libmambarun.so").write_bytes(content)
+    (folder / f"mambarun-{version}.dist-info").mkdir()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+    (folder / f"mambarun-{version}.dist-info/RECORD").write_text(
+        f"mambarun/_lib/libmambarun.so,sha256={digest.decode()},{len(content)}\n"
+        f"mambarun-{version}.dist-info/RECORD,,\n"
+    )
+    machine = fabricated(tmp_path, gpu(), sys_path=[site], own=(f"{site}/mambarun",))
+    return machine, folder / "mambarun/_lib/libmambarun.so"
+
+
+def own_files(machine):
+    report = diagnose(machine, run=False, only=["MR001"])
+    return report.findings[0].status, report.findings[0].case, report.exit
+
+
+def test_files_are_compared_with_the_wheels_record(tmp_path):
+    machine, file = installed(tmp_path)
+    assert own_files(machine) == ("ok", "intact", 0)
+    file.write_bytes(b"the librarY")  # same size
+    assert own_files(machine) == ("error", "changed", 1)
+    file.write_bytes(b"the library and more")
+    assert own_files(machine) == ("error", "changed", 1)
+    file.unlink()
+    assert own_files(machine) == ("error", "changed", 1)
+
+
+def test_a_package_of_another_version_than_its_library(tmp_path):
+    machine, _ = installed(tmp_path, version="0.2.0")
+    assert own_files(machine) == ("error", "versions", 1)
+
+
+def test_a_source_tree_has_no_record(tmp_path):
+    machine = fabricated(tmp_path, gpu(), own=("/home/user/shim/mambarun",))
+    assert own_files(machine) == ("info", "tree", 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a library at all"])
+def test_a_damaged_library_is_an_error_of_its_own(tmp_path, content):
+    (tmp_path / "libmambarun.so").write_bytes(content)
+    done = main("--json", MAMBARUN_PATH=str(tmp_path))
+    whole = json.loads(done.stdout)
+    assert done.returncode == 1 and whole["verdict"] == "unusable"
+    assert whole["sentence"].startswith("unusable: MR001")
+    mine = [c for c in whole["checks"] if c["id"] == "MR001"]
+    assert mine[0]["fix"].startswith("pip install --force-reinstall")
+
+
+def test_a_library_cut_off_by_a_full_disk_does_not_crash_the_check(tmp_path):
+    whole = Path(mambarun.info()["library"]).read_bytes()
+    (tmp_path / "libmambarun.so").write_bytes(whole[: len(whole) // 2])
+    done = main(MAMBARUN_PATH=str(tmp_path))
+    assert done.returncode in (1, 3) and done.stderr == ""
+
+
+# ---- run --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trials():
+    pytest.importorskip("torch")
+    machine = Machine.here()
+    if machine.hook is None:  # a source tree: as an installation would
+        machine.hook = 0
+    return diagnose(machine, run=True)
+
+
+def test_run_compares_every_module_with_another_variant(trials):
+    shown = [(f.code, f.status, f.what()) for f in trials.findings if f.code > "MR6"]
+    assert not any(status == "error" for _, status, _ in shown), shown
+    match = next(f for f in trials.findings if f.case == "match")
+    assert match.values["count"] == len(mambarun.PROMISED)
+    assert match.values["calls"] >= 50
+    assert {"MR601", "MR602", "MR603"} <= codes(trials, "ok")
+
+
+def test_run_shows_each_module(trials):
+    each = [f for f in trials.findings if f.case == "module"]
+    assert [f.values["module"] for f in each] == list(mambarun.PROMISED)
+    for finding in each:
+        assert "float16" in finding.values["cases"] and "ms" in finding.values["times"]
+
+
+def answer(**more):
+    result = {"module": "m", "call": "fwd", "case": "float32", "device": "cuda:0"}
+    return {"result/0": {**result, "seconds": 0.1, "outputs": [text([1.0])], **more}}
+
+
+def text(numbers):
+    import base64
+    from array import array
+
+    return base64.b64encode(array("f", numbers).tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "more, case",
+    [
+        ({}, "match"),
+        ({"outputs": [text([1.00001])]}, "match"),
+        ({"outputs": [text([1.001])]}, "differs"),
+        ({"outputs": [text([float("nan")])]}, "differs"),
+        ({"outputs": [text([1.0, 1.0])]}, "differs"),
+        ({"outputs": []}, "differs"),
+        ({"error": "RuntimeError: no", "trace": ["RuntimeError: no"]}, "raises"),
+        ({"module": "other"}, "no_reference"),
+    ],
+)
+def test_results_are_judged(tmp_path, more, case):
+    from mambarun.check import run
+
+    facts = Facts(fabricated(tmp_path, gpu()))
+    found = list(run._compare(facts, answer(**more), answer(), "cuda:0", ""))
+    assert found[0].case == case
+    assert found[0].status == ("ok" if case == "match" else "error")
+
+
+def test_a_torch_that_does_not_import_is_shown_with_its_traceback(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/version.py").write_text("__version__ = '2.2.0+cu121'\n")
+    (tmp_path / "torch/__init__.py").write_text("raise OSError('libcudart.so.12: no')")
+    machine = Machine.here()
+    machine.sys_path = [str(tmp_path), *machine.sys_path]
+    report = diagnose(machine, run=True)
+    assert report.exit == 1 and "MR603" in codes(report, "error")
+    broken = next(f for f in report.findings if f.code == "MR603")
+    assert "libcudart.so.12: no" in broken.what()
+    assert any("torch/__init__.py" in line for line in broken.evidence)

@@ -134,8 +134,7 @@ def items(block: str) -> Iterator[str]:
 
 def join(one: str, other: str) -> str:
     """Two lines of running text: a blank between words, none between Chinese."""
-    edge = columns(one[-1:]) == 2 or columns(other[:1]) == 2
-    word = one[-1:].isascii() and one[-1:].isalnum()
-    word = word or (other[:1].isascii() and other[:1].isalnum())
-    punctuation = one[-1:] in "，。；：、（" or other[:1] in "，。；：、）"
-    return one + ("" if edge and (not word or punctuation) else " ") + other
+    last, first = one[-1:], other[:1]
+    chinese = columns(last) == 2 and columns(first) == 2
+    punctuation = last in "，。；：、（" or first in "，。；：、）"
+    return one + ("" if chinese or punctuation else " ") + other

@@ -60,7 +60,8 @@ def _mamba(facts: Facts) -> Iterator[Finding]:
     _, mamba, conv = tables.row(tables.PURE_PAIRS, torch)  # type: ignore[misc]
     for name, file in (("mamba-ssm", "mamba_ssm"), ("causal-conv1d", "causal_conv1d")):
         dist, place = facts.dist(name), folder(facts, file)
-        values = {"package": name, "mamba": mamba, "conv": conv}
+        wanted = mamba if name == "mamba-ssm" else conv
+        values = {"package": name, "wanted": wanted}
         if place is None:
             yield Finding("MR401", INFO, "absent", values)
         elif dist is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .facts import Facts
 
 SCHEMA = 1
+ASKED = ("copy", "bench")  # shown without -v: --bench has asked for them
 BRIEF = 2  # items of evidence without -v; a traceback is whole
 MARGIN = 5 + 10  # the mark and the section's name
 DETAIL = " " * MARGIN
@@ -151,7 +152,7 @@ class Report:
         yield (mark + name + first[MARGIN:]).rstrip()
         yield from rest
         for finding in mine:
-            if verbose or finding.status in (WARN, ERROR):
+            if verbose or finding.status in (WARN, ERROR) or finding.case in ASKED:
                 yield from self._finding(finding, lang, style, verbose)
 
     def _finding(

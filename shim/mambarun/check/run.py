@@ -10,6 +10,7 @@ import base64
 from array import array
 
 from .child import ask
+from .driver import chosen, mode
 from .finding import ERROR, INFO, OK, SKIP, Finding, Headline
 from .modules import supplier
 
@@ -154,7 +155,9 @@ def _compare(
         yield _death(answer if answer.get("ended") else expected, "MR601")
     yield from _left_out(facts)
     if results and not failed:
-        yield Finding("MR601", OK, "match", _summary(results, worst, device, reference))
+        yield Finding(
+            "MR601", OK, "match", _summary(facts, results, worst, device, reference)
+        )
         yield from _each(results)
 
 
@@ -176,7 +179,9 @@ def _judge(result: Any, expected: Any, worst: dict[str, float]) -> Any:
     if expected is None or "error" in expected:
         return "no_reference", {}, tuple((expected or {}).get("trace", ()))
     allowed = TOLERANCE.get(result["case"], TOLERANCE_FLOAT32)
-    error = max(map(_error, result["outputs"], expected["outputs"]), default=0.0)
+    pair = result["outputs"], expected["outputs"]
+    same = len(pair[0]) == len(pair[1])
+    error = max(map(_error, *pair), default=0.0) if same else float("inf")
     kind = result["case"] if result["case"] in TOLERANCE else "float32"
     worst[kind] = max(worst.get(kind, 0.0), error)
     if error <= allowed:
@@ -198,17 +203,27 @@ def _error(one: str, other: str) -> float:
     return error
 
 
-def _summary(results: Any, worst: Any, device: str, reference: str) -> dict[str, Any]:
+def _summary(
+    facts: Facts, results: Any, worst: Any, device: str, reference: str
+) -> dict[str, Any]:
     errors = ", ".join(f"{kind} {error:.1e}" for kind, error in worst.items())
     times = [r["seconds"] for r in results if r["case"] == "float32"]
     return {
         "count": len({r["module"] for r in results}),
         "calls": len(results),
         "device": device,
-        "reference": reference or "CPU",
+        "variant": _variant(facts, device),
+        "reference": reference or facts.probe.get("cpu_variant"),
         "errors": errors,
         "milliseconds": f"{1e3 * max(times, default=0.0):.2f}",
     }
+
+
+def _variant(facts: Facts, device: str) -> str:
+    """What runs there, such as "cuda12_sm80, cubin"."""
+    if device == "cpu":
+        return str(facts.probe.get("cpu_variant"))
+    return f"{chosen(facts.gpus[0])}, {mode(facts.gpus[0])}"
 
 
 def _each(results: Any) -> Iterator[Finding]:
@@ -237,13 +252,14 @@ def _left_out(facts: Facts) -> Iterator[Finding]:
 
 
 def _bench(answer: dict[str, Any]) -> Iterator[Finding]:
+    if "copy" in answer:
+        values = {"speed": f"{answer['copy'] / 1e9:.0f}", "case": answer["bench_case"]}
+        yield Finding("MR601", INFO, "copy", values)
     for row in _listed(answer, "bench/"):
         values = {
             "module": row["module"],
             "call": row["call"],
             "milliseconds": f"{1e3 * row['seconds']:.3f}",
             "share": f"{100 * row['share']:.0f}",
-            "copy": f"{answer['copy'] / 1e9:.0f}",
-            "case": answer["bench_case"],
         }
         yield Finding("MR601", INFO, "bench", values)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH, DIM, LENGTH, STATES, WIDTH = 2, 16, 67, 8, 4  # odd length: no vector divides it
 BENCH_GPU = (8, 1536, 2048, 16)  # batch, dim, length, states: Mamba-370m's
-BENCH_CPU = (1, 256, 1024, 16)
+BENCH_CPU = (2, 1024, 4096, 16)
 REPEATS = 5
 FORK_LIMIT = 60.0  # seconds
 MOST_TRACE = 12  # lines of a traceback

@@ -83,7 +83,7 @@ What to do
 它由内核部分和动态库 libcuda.so.1 组成，`nvidia-smi` 会显示版本号，例如 535.104.12。第一
 行里的 “CUDA Version” 是这个驱动最高能运行的 CUDA 版本，不代表已经安装了 CUDA。工具包
 （nvcc、/usr/local/cuda）只有编译时才用得到；驱动已经装好，还用工具包的安装程序再装一
-遍，就会出现“Install of driver component failed”，其实根本不需要。
+遍，就会出现 “Install of driver component failed”，其实根本不需要。
 
 怎么办
 

@@ -105,7 +105,7 @@ use mambarun nothing is compiled.""",
 “Command '['ninja', '-v']' returned non-zero exit status 1” 与 `-v` 无关。
 
 它只是最后一行，真正的编译错误在上面。很多文章教人把 torch/utils/cpp_extension.py 里的
--v 改成--version，那样 ninja 只会打印版本号，什么也不编译，下一步就会找不到目标文件。请
+-v 改成 --version，那样 ninja 只会打印版本号，什么也不编译，下一步就会找不到目标文件。请
 改回来。使用 mambarun 不需要编译任何东西。""",
         ),
     ),

@@ -410,7 +410,7 @@ The same holds for pip: `python -m pip` installs where `python` looks.""",
             """\
 一台机器上往往有好几个 Python，而一份报告只针对其中一个。
 
-mambarun-check 属于安装它的那个 Python，不一定是启动你程序的 `python`。用`python -m
+mambarun-check 属于安装它的那个 Python，不一定是启动你程序的 `python`。用 `python -m
 mambarun` 检查的就是同一个解释器。pip 也是如此：用 `python -m pip` 安装，才会装到
 `python` 查找的地方。""",
         ),

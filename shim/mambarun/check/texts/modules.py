@@ -122,7 +122,7 @@ here, and by importing it under --run.""",
 mambarun 承诺的各个模块由谁提供。
 
 “No module named selective_scan_cuda” 和 “name 'selective_scan_cuda_oflex' is not
-defined”都说明没有人提供；后者只是被带保护的导入掩盖了。很多项目在同一个 `try` 里导入好
+defined” 都说明没有人提供；后者只是被带保护的导入掩盖了。很多项目在同一个 `try` 里导入好
 几个名字，缺一个就全部失效；mambarun 提供所有这些名字，各有各的参数，不能把一个改名当另
 一个用。
 

@@ -26,9 +26,9 @@ TEXTS = {
             "absent": Case(
                 (
                     "{package} is not installed; a model that imports it needs its "
-                    "Python half, which no compiler is needed for",
-                    "没有安装 {package}；导入它的模型需要它的 Python 部分，"
-                    "不需要编译器",
+                    "Python half, for this torch {wanted}, and no compiler",
+                    "没有安装 {package}；导入它的模型需要它的 Python 部分"
+                    "（这个 torch 适用 {wanted}），不需要编译器",
                 ),
                 EXPLAIN_PURE,
             ),
@@ -143,7 +143,7 @@ arguments”。""",
         {
             "stock": Case(("mamba_ssm is the original", "mamba_ssm 是原版")),
             "fork": Case(
-                ("mamba_ssm is the fork of {fork}", "mamba_ssm 是 {fork} 的分支")
+                ("mamba_ssm is the fork of {fork}", "mamba_ssm 是 {fork} 的修改版")
             ),
             "none": Case(("there is no mamba_ssm", "没有 mamba_ssm")),
         },
@@ -159,8 +159,8 @@ built, and nothing copied over site-packages.""",
 好几个项目自带修改过的 mamba_ssm，与 pip 上的不同。
 
 “Mamba.__init__() got an unexpected keyword argument 'bimamba_type'”（或 'bimamba'、
-'nslices'、'scan_type'）说明该用分支的地方装了原版。内核由 mambarun 提供，只要把分支的目
-录加到 PYTHONPATH 即可，不必编译，更不要覆盖 site-packages。""",
+'nslices'、'scan_type'）说明该用修改版的地方装了原版。内核由 mambarun 提供，只要把修改版
+的目录加到 PYTHONPATH 即可，不必编译，更不要覆盖 site-packages。""",
         ),
     ),
     "MR404": Text(

@@ -218,7 +218,7 @@ torch 的 C++ ABI 有两种，编译的扩展必须与它一致。
 
 pip 安装的 torch 2.5 以前是 cxx11abi=FALSE，2.7 以后是 TRUE，2.6 视 CUDA 版本而定；
 NVIDIA 的容器一直是 TRUE。mamba_ssm 和 causal_conv1d 的安装包把它写在文件名里，选错了，
-导入时就会报“undefined symbol”。mambarun 不与 torch 链接，两种都适用。""",
+导入时就会报 “undefined symbol”。mambarun 不与 torch 链接，两种都适用。""",
         ),
     ),
     "MR203": Text(

@@ -9,8 +9,10 @@ NO_TORCH = ("not run: there is no torch that imports", "未运行：没有能导
 HEADLINES = {
     "run": {
         "match": (
-            "{count} modules on {device} match {reference} (largest error: {errors})",
-            "{device} 上 {count} 个模块与 {reference} 的结果一致（最大误差：{errors}）",
+            "fwd and bwd of {count} modules on {device} ({variant}) match "
+            "{reference}; largest errors {errors}",
+            "{device}（{variant}）上 {count} 个模块的前向和反向与 {reference} 一致；"
+            "最大误差 {errors}",
         ),
         "not_run": NOT_RUN,
         "fails": ("not everything works", "有项目未通过"),
@@ -24,10 +26,10 @@ TEXTS = {
         {
             "match": Case(
                 (
-                    "{calls} calls of {count} modules on {device} match {reference}: "
-                    "largest error {errors}; slowest {milliseconds} ms",
-                    "{device} 上 {count} 个模块的 {calls} 次调用与 {reference} 一致："
-                    "最大误差 {errors}；最慢 {milliseconds} ms",
+                    "{calls} calls of {count} modules on {device} ({variant}) match "
+                    "{reference}: largest errors {errors}; slowest {milliseconds} ms",
+                    "{device}（{variant}）上 {count} 个模块的 {calls} 次调用与 "
+                    "{reference} 一致：最大误差 {errors}；最慢 {milliseconds} ms",
                 )
             ),
             "module": Case(
@@ -36,12 +38,16 @@ TEXTS = {
                     "{module}（{devices}）：{cases}；{times}",
                 )
             ),
+            "copy": Case(
+                (
+                    "times for {case}; a copy moves {speed} GB/s, read and written",
+                    "以下为 {case} 的耗时；拷贝速度 {speed} GB/s（读加写）",
+                )
+            ),
             "bench": Case(
                 (
-                    "{module} {call}, {case}: {milliseconds} ms, {share} % of the "
-                    "speed of a copy ({copy} GB/s)",
-                    "{module} {call}，{case}：{milliseconds} ms，"
-                    "达到拷贝速度（{copy} GB/s）的 {share} %",
+                    "{module} {call}: {milliseconds} ms, {share}% of copy speed",
+                    "{module} {call}：{milliseconds} ms，拷贝速度的 {share}%",
                 )
             ),
             "differs": Case(
