@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
@@ -52,6 +52,10 @@ class Fault:
     end: int
     before: str
     after: str
+    kernel: str = ""  # into which alone it is put
+
+    def of_kernel(self, name: str) -> Fault:
+        return replace(self, kernel=name)
 
     def apply(self, text: str) -> str:
         return text[: self.start] + self.after + text[self.end :]
@@ -74,13 +78,18 @@ class Source:
         self.lines = [m.start() for m in re.finditer(r"^", text, re.M)]
         self.functions = list(function_bodies(self.code))
 
+    def fault(self, kind: str, start: int, before: str, after: str) -> Fault:
+        inside = [name for name, a, b in self.functions if a <= start < b]
+        line = bisect_right(self.lines, start)
+        end = start + len(before)
+        name = "".join(inside)
+        return Fault(kind, self.file, name, line, start, end, before, after)
+
     def faults(self, kinds: Sequence[str]) -> Iterator[Fault]:
-        for name, start, end in self.functions:
+        for _, start, end in self.functions:
             for kind in kinds:
                 for at, stop, after in KINDS[kind](self.code, start, end):
-                    line = bisect_right(self.lines, at)
-                    before = self.text[at:stop]
-                    yield Fault(kind, self.file, name, line, at, stop, before, after)
+                    yield self.fault(kind, at, self.text[at:stop], after)
 
 
 def blanked(text: str) -> str:
@@ -268,3 +277,7 @@ def drawn(root: Path, files: Sequence[str], seed: int) -> Iterator[Fault]:
             for keys in rounds:
                 if left[keys[turn]]:
                     yield left[keys[turn]].pop()
+
+
+#: see mutate.harmless
+HARMLESS: list[tuple[str, str, str, str, str]] = []

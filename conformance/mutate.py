@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts one small fault after the other into the CPU kernels of a copy of this tree and
-says which case of the suite turns red first. A fault that no case notices is a hole in
-the suite, unless HARMLESS knows why it changes nothing.
+"""Puts one small fault after the other into the kernels of a copy of this tree and says
+which case of the suite turns red first. A fault that no case notices is a hole in the
+suite, unless HARMLESS knows why it changes nothing.
 
     python conformance/mutate.py [--count N] [--seed N] [--only WORD] [--table FILE]
 
@@ -9,7 +9,14 @@ Faults are those in ops/<op>/faults.py, written by hand, and others that faults.
 derives from the sources, by chance: without --seed others each time. One that does not
 compile, or gives the very same library, counts for nothing and another is drawn. Prints
 a line for each; --table writes all as Markdown. The exit status is 1 if a fault
-survived that HARMLESS does not explain. Needs CMake, Ninja, CMocka and a C compiler."""
+survived that HARMLESS does not explain. Needs CMake, Ninja, CMocka and a C compiler.
+
+Where the GPU is on another machine, in two steps; a fault is then put into one kernel,
+the others stay:
+
+    python conformance/mutate.py --variant cuda12_sm90 --count 12 --prepare FOLDER \\
+        --nvrtc WHEEL [--cache DIR]
+    python FOLDER/conformance/mutate.py --judge FOLDER --table FILE"""
 
 from __future__ import annotations
 
@@ -17,95 +24,107 @@ import argparse
 import hashlib
 import importlib
 import itertools
+import json
 import mmap
 import os
+import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Callable, Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "shim")]
+sys.path[:0] = [str(ROOT), str(ROOT / "shim"), str(ROOT / "shim/standins")]
 
 import torch  # noqa: E402
 
-from conformance.cases import Maker  # noqa: E402
+from conformance.cases import Case  # noqa: E402
+from conformance.examine import Expected, all_cases, examine, expect  # noqa: E402
 from conformance.faults import KINDS, Fault, Source, drawn  # noqa: E402
-from conformance.judge import judge  # noqa: E402
-from conformance.providers import Call, Library, Reference, Refused, rooms  # noqa: E402
-from conformance.test_ops import room_cases, run_all_ways  # noqa: E402
+from conformance.providers import REFERENCE, Library, Reference  # noqa: E402
 
 CASE_SECONDS = 20  # a case that takes longer hangs
 MEMORY = 6 << 30  # bytes of address space more than before a fault's cases ran
-KERNELS = ("libmambarun/ops/*/cpu*.[ch]", "libmambarun/variant/cpu.h")
+LARGEST = 2_000_000  # bytes of a case's arrays: larger ones are about size alone
+JUDGES = 6  # processes at once, in the second step of two
 BY_HAND = "by hand"
+KERNELS = {
+    "cpu": ("ops/*/cpu*.[ch]", "variant/cpu.h"),
+    "cuda": ("ops/*/*.cu", "ops/*/*.cuh", "variant/device.cuh"),
+}
+
+
+def kind_of(variant: str) -> str:
+    return "cuda" if variant.startswith("cuda") else "cpu"
+
+
+# ---- the cases -----------------------------------------------------------------------
 
 
 @dataclass
-class Expected:
-    """A case, its call and what the reference says about it."""
+class Question:
+    """A case; what the reference says about it is found out when it is first asked."""
 
-    id: str
-    call: Call
-    want: dict[str, torch.Tensor]
-    bound: dict[str, torch.Tensor]
-    tolerances: dict[str, Any]
+    room: str
+    case: Case
+    reference: Reference
+    seed: int
     kills: int = 0
 
-    def complaint(self, candidate: Any) -> str:
-        """What is wrong with a candidate's results; empty if nothing is."""
-        try:
-            results = run_all_ways(self.call, candidate)
-        except (AssertionError, Refused) as error:
-            return str(error).partition("\n")[0]
-        for got, (name, array) in itertools.product(results, self.call.outputs.items()):
-            tolerance = self.tolerances[name]
-            verdict = judge(
-                got[name],
-                self.want[name],
-                self.bound[name],
-                array.dtype,
-                tolerance.share,
-                tolerance.upstream[array.dtype],
-            )
-            if verdict.wrong:
-                return f"{name} {verdict.text}"
-        return ""
+    @cached_property
+    def expected(self) -> Expected:
+        return expect(self.room, self.case, self.reference, self.seed)
+
+    @property
+    def name(self) -> str:
+        return f"{self.room}/{self.case.id}"
+
+    @property
+    def entry(self) -> str:
+        return f"{self.room}_{self.case.id.rpartition('-')[2]}"
 
 
-def expectations(reference: Reference, seed: int) -> list[Expected]:
-    found = []
-    for room in rooms():
-        module = room_cases(room)
-        for case in module.cases(seed):
-            if case.refusal:
-                continue
-            call = case.make(Maker(reference, case.id, seed))
-            want = reference.answer(call)
-            bound = reference.answer(call, bound=True)
-            id = f"{room}/{case.id}"
-            found.append(Expected(id, call, want, bound, module.TOLERANCES))
-    return found
+def questions(reference: Reference, seed: int) -> list[Question]:
+    """The cases that reach a kernel; how its arguments are checked and by what list
+    they come is not asked here."""
+    return [
+        Question(room, case, reference, seed)
+        for room, case in all_cases(seed).values()
+        if not case.refusal and not case.signature
+    ]
 
 
-def touched_by(file: str, cases: Sequence[Expected]) -> list[Expected]:
-    """The cases whose entry point a file takes part in: all of its room, or forwards or
-    backwards only if the file's name says so."""
-    path = Path(file)
+def size(question: Question) -> int:
+    return sum(a.buffer.numel() for a in question.expected.call.arrays().values())
+
+
+def touched_by(fault: Fault, asked: Sequence[Question]) -> list[Question]:
+    """The cases whose entry point the fault takes part in: that of its kernel, else all
+    of its room, forwards or backwards only if the file's name says so."""
+    if fault.kernel:
+        return [q for q in asked if fault.kernel.startswith(q.entry)]
+    path = Path(fault.file)
     room = path.parent.name if path.parent.parent.name == "ops" else ""
-    found = [case for case in cases if case.call.entry.startswith(room)]
+    found = [q for q in asked if q.entry.startswith(room)]
     if path.stem in ("cpu_fwd", "cpu_bwd"):
         back = path.stem == "cpu_bwd"
-        found = [c for c in found if c.call.entry.endswith("_bwd") == back]
+        found = [q for q in found if q.entry.endswith("_bwd") == back]
     return found
+
+
+# ---- the faults ----------------------------------------------------------------------
 
 
 def by_hand() -> Iterator[Fault]:
@@ -117,26 +136,34 @@ def by_hand() -> Iterator[Fault]:
             text = (ROOT / file).read_text()
             if text.count(before) != 1:
                 sys.exit(f"{file}: not there exactly once: {before}")
-            start = text.index(before)
-            source = Source(file, text)
-            inside = [f for f, a, b in source.functions if a <= start < b]
-            line = text.count("\n", 0, start) + 1
-            end = start + len(before)
-            yield Fault(BY_HAND, file, "".join(inside), line, start, end, before, after)
+            yield Source(file, text).fault(BY_HAND, text.index(before), before, after)
+
+
+def faults(options: argparse.Namespace) -> Iterator[Fault]:
+    kind = kind_of(options.variant)
+    globs = KERNELS[kind]
+    found = {p for glob in globs for p in (ROOT / "libmambarun").glob(glob)}
+    files = sorted(str(p.relative_to(ROOT)) for p in found)
+    first = by_hand() if kind == "cpu" else ()
+    for fault in itertools.chain(first, drawn(ROOT, files, options.seed)):
+        if options.only in f"{fault.kind} {fault.file} {fault.function}":
+            yield fault
 
 
 def harmless(fault: Fault, line: str) -> str:
-    """Why a fault changes nothing, if that is known: the room's HARMLESS, which are
-    (file, function, words of the line or of what replaces it, why)."""
-    for path in sorted(HERE.glob("ops/*/faults.py")):
-        module = importlib.import_module(f"conformance.ops.{path.parent.name}.faults")
-        for file, function, words, why in module.HARMLESS:
+    """Why a fault changes nothing, if that is known: from the lists HARMLESS of
+    (file, function, words in the line, what these words became, why); an empty string
+    stands for any."""
+    for path in sorted([HERE / "faults.py", *HERE.glob("ops/*/faults.py")]):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for file, function, words, after, why in importlib.import_module(name).HARMLESS:
             if (
                 fault.file.endswith(file)
                 and function in ("", fault.function)
                 and words in line
+                and after in ("", fault.after)
             ):
-                return why
+                return str(why)
     return ""
 
 
@@ -146,14 +173,22 @@ def harmless(fault: Fault, line: str) -> str:
 class Tree:
     """A copy of the sources, and one build of one variant."""
 
-    def __init__(self, folder: Path, variant: str) -> None:
-        self.root, self.variant = folder / "tree", variant
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.root, self.variant = folder / "tree", options.variant
+        self.nvrtc, self.cache = options.nvrtc, options.cache
         self.lib = self.root / "build/test/lib"
-        ignored = shutil.ignore_patterns("build", ".git", ".venv*", "out", "dist")
+        self.kernels = self.root / "build/test/libmambarun/kernels" / self.variant
+        ignored = shutil.ignore_patterns(
+            "build", ".git", ".venv*", ".gpu", "out", "dist"
+        )
         shutil.copytree(ROOT, self.root, ignore=ignored)
-        only = [f"-DMAMBARUN_ONLY={variant}", "-DMAMBARUN_WERROR=OFF"]
-        said = self.run("cmake", "--preset", "test", *only) or self.build(
-            "mambarun", "reference", variant
+        given = [f"-DMAMBARUN_ONLY={self.variant}", "-DMAMBARUN_WERROR=OFF"]
+        if kind_of(self.variant) == "cuda":
+            major = re.findall(r"\d+", self.variant)[0]
+            given += ["-DMAMBARUN_CUDA=ON", f"-DMAMBARUN_NVRTC_{major}={self.nvrtc}"]
+            given += [f"-DMAMBARUN_KERNEL_CACHE={self.cache}"] if self.cache else []
+        said = self.run("cmake", "--preset", "test", *given) or self.build(
+            "mambarun", "reference", self.variant
         )
         if said:
             sys.exit(said)
@@ -167,50 +202,97 @@ class Tree:
     def build(self, *targets: str) -> str:
         return self.run("cmake", "--build", "build/test", "--target", *targets)
 
-    def hash(self) -> str:
-        library = self.lib / f"libmambarun_{self.variant}.so"
-        return hashlib.sha256(library.read_bytes()).hexdigest()
+    @property
+    def library(self) -> Path:
+        return self.lib / f"libmambarun_{self.variant}.so"
 
-    def with_fault(self, fault: Fault, use: Callable[[Path], str]) -> str:
-        """use(folder of libraries), or why that would say nothing."""
+    def hash(self) -> str:
+        return hashlib.sha256(self.library.read_bytes()).hexdigest()
+
+    def reference(self) -> Reference:
+        stamp = ROOT_STAMP.search(
+            (self.root / "build/test/libmambarun/generated/mbr_stamp.h").read_text()
+        )
+        assert stamp
+        return Reference(self.lib / REFERENCE, stamp[1])
+
+    def with_fault(self, fault: Fault, use: Callable[[], str]) -> str:
+        """use(), while the library has the fault; or why that would say nothing."""
+        build = self._with_kernel if fault.kernel else self._with_source
+        return build(fault, use)
+
+    def _with_source(self, fault: Fault, use: Callable[[], str]) -> str:
         path = self.root / fault.file
         sound = path.read_text()
         try:
             path.write_text(fault.apply(sound))
             if self.build(self.variant):
-                return "does not compile"
-            return "same code" if self.hash() == self.sound else use(self.lib)
+                return NOT_COMPILED
+            return SAME_CODE if self.hash() == self.sound else use()
         finally:
             path.write_text(sound)
+
+    def _with_kernel(self, fault: Fault, use: Callable[[], str]) -> str:
+        """Only the one kernel is compiled, and takes the place of the sound one."""
+        path, out = self.root / fault.file, self.root / "kernel"
+        sound, times = path.read_text(), path.stat()
+        command = ["libmambarun/variant/kernels.py", "--row", fault.kernel]
+        command += ["--arch", re.findall(r"\d+", self.variant)[1], "--nvrtc"]
+        command += [self.nvrtc, "--out", str(out)]
+        try:
+            path.write_text(fault.apply(sound))
+            if self.run(sys.executable, *command):
+                return NOT_COMPILED
+        finally:
+            path.write_text(sound)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        image = (out / f"{fault.kernel}.cubin").read_bytes()
+        table, data = self.kernels / "kernels.c", self.kernels / "kernels.bin"
+        text, images = table.read_text(), data.read_bytes()
+        row = re.search(rf'"{fault.kernel}", images \+ (\d+), (\d+)', text)
+        assert row
+        start, length = map(int, row.groups())
+        if images[start : start + length] == image:
+            return SAME_CODE
+        longer = images + bytes(-len(images) % 64)
+        changed = f'"{fault.kernel}", images + {len(longer)}, {len(image)}'
+        try:
+            data.write_bytes(longer + image)
+            table.write_text(text.replace(row[0], changed))
+            said = self.build(self.variant)
+            if said:
+                sys.exit(said)
+            return use()
+        finally:
+            data.write_bytes(images)
+            table.write_text(text)
+
+
+NOT_COMPILED, SAME_CODE = "does not compile", "same code"
+ROOT_STAMP = re.compile(r'MBR_STAMP "(\w+)"')
 
 
 # ---- one fault, in a process of its own ----------------------------------------------
 
 
-def first_red(cases: list[Expected], lib: Path, variant: str) -> str:
-    """The first case that turns red and how, empty if none does. Cases that have
-    noticed a fault before go first, then small ones."""
-    cases.sort(
-        key=lambda c: (
-            -c.kills,
-            sum(a.buffer.numel() for a in c.call.arrays().values()),
-        )
-    )
+def first_red(asked: list[Question], lib: Path, variant: str) -> tuple[str, str]:
+    """The first case that turns red and how, or two empty strings. Cases that have
+    noticed a fault before go first."""
+    asked = sorted(asked, key=lambda q: -q.kills)
     at = mmap.mmap(-1, 8)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "lib"
+        copy, words = Path(folder) / "lib", Path(folder) / "words"
         shutil.copytree(lib, copy)
-        words = Path(folder) / "words"
         child = os.fork()
         if child == 0:
             try:
                 os.environ.update(MAMBARUN_PATH=str(copy), MAMBARUN_VARIANT=variant)
-                words.write_text(_first_red(cases, copy, at))
+                words.write_text(_first_red(asked, copy, kind_of(variant), at))
                 os._exit(0)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
-        red = cases[int.from_bytes(at[:], "little")]
+        red = asked[int.from_bytes(at[:], "little")]
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             hangs = number == signal.SIGALRM
@@ -219,27 +301,31 @@ def first_red(cases: list[Expected], lib: Path, variant: str) -> str:
             said = "breaks the process"
         else:
             said = words.read_text()
-        if not said:
-            return ""
-        red.kills += 1
-        return f"{red.id}: {said}"
+    if not said:
+        return "", ""
+    red.kills += 1
+    return red.name, said
 
 
-def _first_red(cases: list[Expected], lib: Path, at: mmap.mmap) -> str:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * mmap.PAGESIZE + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+def _first_red(asked: list[Question], lib: Path, kind: str, at: mmap.mmap) -> str:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    candidate = Library(lib / "libmambarun.so")
-    for number, case in enumerate(cases):
+    if kind == "cpu":  # a GPU's driver takes any amount of addresses
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * mmap.PAGESIZE + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    device = "cpu" if kind == "cpu" else "cuda:0"
+    candidate = Library(str(lib / "libmambarun.so"), device)
+    for number, question in enumerate(asked):
         at[:] = number.to_bytes(8, "little")
-        signal.alarm(CASE_SECONDS)
+        signal.alarm(CASE_SECONDS + (0 if number else CASE_SECONDS))  # the first loads
+        if size(question) > LARGEST:
+            continue
         try:
-            said = case.complaint(candidate)
+            complaints = examine(question.expected, candidate).complaints
         except Exception as error:  # what the fault did to this very process
-            said = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if said:
-            return said
+            complaints = [f"{type(error).__name__}: {error}".partition("\n")[0]]
+        if complaints:
+            return complaints[0]
     return ""
 
 
@@ -251,52 +337,207 @@ class Result:
     fault: Fault
     line: str
     becomes: str
-    red: str  # case and complaint; empty: survived
-    why: str = ""  # why it may
+    case: str = ""  # that turns red first; empty: survived
+    said: str = ""
+    why: str = ""  # why it may survive
 
+    def settle(self, case: str, said: str) -> None:
+        self.case, self.said = case, said.replace("\n", " ")
+        self.why = "" if case else harmless(self.fault, f"{self.line} {self.becomes}")
 
-def faults(options: argparse.Namespace) -> Iterator[Fault]:
-    files = sorted(
-        str(p.relative_to(ROOT)) for glob in KERNELS for p in ROOT.glob(glob)
-    )
-    for fault in itertools.chain(by_hand(), drawn(ROOT, files, options.seed)):
-        words = f"{fault.kind} {fault.file} {fault.function}"
-        if options.only in words:
-            yield fault
-
-
-def judge_faults(
-    options: argparse.Namespace, tree: Tree, cases: list[Expected]
-) -> tuple[list[Result], Counter[str]]:
-    results: list[Result] = []
-    idle: Counter[str] = Counter()
-    for fault in faults(options):
-        if len(results) == options.count:
-            break
-        red = tree.with_fault(
-            fault,
-            lambda lib, fault=fault: first_red(  # type: ignore[misc]
-                touched_by(fault.file, cases), lib, options.variant
-            ),
+    def __str__(self) -> str:
+        f = self.fault
+        verdict = f"{self.case}: {self.said}" if self.case else "SURVIVED " + self.why
+        where = f"{f.kind}, {f.file}:{f.line} {f.function} {f.kernel}".rstrip()
+        text = f"{where}: {verdict}"
+        return (
+            text if self.case else f"{text}\n       {self.line}\n    -> {self.becomes}"
         )
-        if red in ("does not compile", "same code"):
-            idle[red] += 1
-            continue
-        line, becomes = fault.source((ROOT / fault.file).read_text())
-        why = "" if red else harmless(fault, line)
-        results.append(Result(fault, line, becomes, red, why))
-        print(
-            f"{len(results):4} {fault.kind}, {fault.file}:{fault.line} "
-            f"{fault.function}: {red or 'SURVIVED ' + (why or 'unexplained')}",
-            flush=True,
-        )
-        if not red:
-            print(f"       {line}\n    -> {becomes}", flush=True)
-    return results, idle
 
 
-def code(text: str) -> str:
-    """As code in a cell of a table."""
+@dataclass
+class Outcome:
+    variant: str
+    seed: int
+    results: list[Result] = field(default_factory=list)
+    idle: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def finish(self, options: argparse.Namespace, begin: float) -> int:
+        survived = [r for r in self.results if not r.case]
+        unexplained = [r for r in survived if not r.why]
+        idle = ", ".join(f"{n} {what}" for what, n in self.idle.items()) or "none"
+        facts = {
+            "variant": self.variant,
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "seed": str(self.seed),
+            "faults": f"{len(self.results)}; that count for nothing: {idle}",
+            "noticed": str(len(self.results) - len(survived)),
+            "survived": f"{len(survived)}, of which {len(unexplained)} unexplained",
+            "seconds": f"{time.monotonic() - begin:.0f}",
+            **self.notes,
+        }
+        print("\n".join(f"{name}: {value}" for name, value in facts.items()))
+        if options.table:
+            options.table.write_text(as_table(self.results, facts))
+        return 1 if unexplained else 0
+
+
+def commit() -> str:
+    """Where the tree was carried elsewhere, commit.txt says what it was."""
+    carried = ROOT / "commit.txt"
+    if carried.exists():
+        return carried.read_text().strip()
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return said or "unknown"
+
+
+def judge_here(options: argparse.Namespace) -> int:
+    begin = time.monotonic()
+    outcome = Outcome(options.variant, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(Path(folder), options)
+        asked = sorted(questions(tree.reference(), options.seed), key=size)
+        case, said = first_red(asked, tree.lib, options.variant)
+        if case:
+            sys.exit(f"without any fault: {case}: {said}")
+        for fault in faults(options):
+            if len(outcome.results) == options.count:
+                break
+            red: list[str] = []
+
+            def use(fault: Fault = fault, red: list[str] = red) -> str:
+                red += first_red(touched_by(fault, asked), tree.lib, options.variant)
+                return ""
+
+            nothing = tree.with_fault(fault, use)
+            if nothing:
+                outcome.idle[nothing] += 1
+                continue
+            result = Result(fault, *fault.source((tree.root / fault.file).read_text()))
+            result.settle(*red)
+            outcome.results.append(result)
+            print(f"{len(outcome.results):4} {result}", flush=True)
+    return outcome.finish(options, begin)
+
+
+# ---- in two steps, on two machines ---------------------------------------------------
+
+
+def kernels_of(file: str) -> list[str]:
+    """The kernels that are made from a file."""
+    sys.path.append(str(ROOT / "libmambarun/variant"))
+    import kernels  # type: ignore[import-not-found]
+
+    found = []
+    for row in kernels.rows():
+        seen: dict[Path, str] = {}
+        kernels.closure(kernels.ROOT / row.source, seen)
+        if (ROOT / file).resolve() in seen:
+            found.append(row.name)
+    return found
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """FOLDER: what is needed to judge, and in libs.tar.xz a library for each fault,
+    which hardly takes more room than one."""
+    chance = random.Random(options.seed)
+    options.prepare.mkdir(parents=True)
+    outcome = Outcome(options.variant, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        tree, libs = Tree(Path(folder), options), Path(folder) / "libs"
+        shutil.copytree(tree.lib, libs / "sound")
+        for fault in faults(options):
+            if len(outcome.results) == options.count:
+                break
+            if kind_of(options.variant) == "cuda":
+                fault = fault.of_kernel(chance.choice(kernels_of(fault.file)))
+            number = len(outcome.results)
+
+            def use(number: int = number) -> str:
+                (libs / str(number)).mkdir()
+                shutil.copy(tree.library, libs / str(number))
+                return ""
+
+            nothing = tree.with_fault(fault, use)
+            if nothing:
+                outcome.idle[nothing] += 1
+                continue
+            result = Result(fault, *fault.source((tree.root / fault.file).read_text()))
+            outcome.results.append(result)
+            print(f"{number + 1:4} {fault.kind}, {fault.file}:{fault.line}", flush=True)
+        carry(tree, libs, outcome, options.prepare)
+    return 0
+
+
+def carry(tree: Tree, libs: Path, outcome: Outcome, folder: Path) -> None:
+    with tarfile.open(folder / "libs.tar.xz", "w:xz", preset=9) as archive:
+        archive.add(libs, "libs")
+    ignored = shutil.ignore_patterns("__pycache__", "results", "*.c", "*.html", "*.png")
+    for name in ("conformance", "shim"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    (folder / "libmambarun/ops").mkdir(parents=True)
+    shutil.copy(ROOT / "libmambarun/ops/ops.def", folder / "libmambarun/ops")
+    (folder / "commit.txt").write_text(commit() + "\n")
+    stamp = tree.root / "build/test/libmambarun/generated/mbr_stamp.h"
+    shutil.copy(stamp, folder)
+    (folder / "faults.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n")
+
+
+def judge_there(options: argparse.Namespace) -> int:
+    begin = time.monotonic()
+    told = json.loads((options.judge / "faults.json").read_text())
+    results = [Result(**{**r, "fault": Fault(**r["fault"])}) for r in told["results"]]
+    outcome = Outcome(told["variant"], told["seed"], results, Counter(told["idle"]))
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(options.judge / "libs.tar.xz") as archive:
+            archive.extractall(folder)
+        libs = Path(folder) / "libs"
+        stamp = ROOT_STAMP.search((options.judge / "mbr_stamp.h").read_text())
+        assert stamp
+        reference = Reference(libs / "sound" / REFERENCE, stamp[1])
+        asked = questions(reference, outcome.seed)
+        for number in range(len(results)):
+            whole = libs / f"{number}-whole"
+            shutil.copytree(libs / "sound", whole)
+            shutil.copytree(libs / str(number), whole, dirs_exist_ok=True)
+
+        def sound(entry: str) -> list[str]:
+            """Cases of an entry point that are red without any fault."""
+            mine, red = [q for q in asked if q.entry == entry], []
+            while mine:
+                case, said = first_red(mine, libs / "sound", outcome.variant)
+                if not case:
+                    break
+                red.append(f"{case}: {said}")
+                mine = [q for q in mine if q.name != case]
+            return red
+
+        def one(number: int) -> None:
+            fault = results[number].fault
+            whole = libs / f"{number}-whole"
+            mine = [q for q in touched_by(fault, asked) if q.name not in spoilt]
+            results[number].settle(*first_red(mine, whole, outcome.variant))
+            print(f"{number + 1:4} {results[number]}", flush=True)
+
+        with ThreadPoolExecutor(JUDGES) as pool:
+            red = list(pool.map(sound, sorted({q.entry for q in asked})))
+            spoilt = {line.partition(": ")[0] for lines in red for line in lines}
+            list(pool.map(one, range(len(results))))
+    for line in itertools.chain(*red):
+        print(f"red without any fault, and not asked again: {line}")
+    if spoilt:
+        outcome.notes["red without any fault"] = ", ".join(sorted(spoilt))
+    return outcome.finish(options, begin)
+
+
+# ---- what is written -----------------------------------------------------------------
+
+
+def as_code(text: str) -> str:
+    """In a cell of a table."""
     return "`" + text.replace("|", "\\|") + "`"
 
 
@@ -308,60 +549,44 @@ def as_table(results: list[Result], facts: dict[str, str]) -> str:
     lines += ["|---|---|---|---|---|"]
     for kind in [BY_HAND, *KINDS]:
         mine = [r for r in results if r.fault.kind == kind]
-        red, why = sum(bool(r.red) for r in mine), sum(bool(r.why) for r in mine)
-        lines.append(
-            f"| {kind} | {len(mine)} | {red} | {why} | {len(mine) - red - why} |"
-        )
+        red, why = sum(bool(r.case) for r in mine), sum(bool(r.why) for r in mine)
+        counts = f"{len(mine)} | {red} | {why} | {len(mine) - red - why}"
+        lines += [f"| {kind} | {counts} |"] if mine else []
     for title, survived in (("Survived", True), ("Noticed", False)):
-        lines += ["", f"## {title}", ""]
+        mine = [r for r in results if bool(r.case) != survived]
         last = "why it changes nothing" if survived else "first red case"
-        lines += [f"| kind | where | was | became | {last} |", "|---|---|---|---|---|"]
-        for r in results:
-            if bool(r.red) == survived:
-                continue
+        lines += ["", f"## {title}", ""] if mine else []
+        lines += [f"| kind | where | was | became | {last} |"] if mine else []
+        lines += ["|---|---|---|---|---|"] if mine else []
+        for r in mine:
             f = r.fault
-            where = f"{f.file.removeprefix('libmambarun/')}:{f.line} {f.function}"
-            said = r.red.replace("|", "\\|") or r.why or "**unexplained**"
-            lines.append(
-                f"| {f.kind} | {where} | {code(r.line)} | {code(r.becomes)} | {said} |"
-            )
+            file = f.file.removeprefix("libmambarun/")
+            where = f"{file}:{f.line} {f.function} {f.kernel}".rstrip()
+            red = f"{r.case}: {r.said}".replace("|", "\\|")
+            said = red if r.case else r.why or "**unexplained**"
+            cells = [f.kind, where, as_code(r.line), as_code(r.becomes), said]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--variant", default="cpu_avx2")
-    parser.add_argument("--count", type=int, default=120, help="faults that count")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", default="", help="of kind, file or function")
-    parser.add_argument("--table", type=Path, help="write all results there")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    add = parser.add_argument
+    add("--variant", default="cpu_avx2")
+    add("--count", type=int, default=120, help="faults that count")
+    add("--seed", type=int, default=int(time.time()))
+    add("--only", default="", help="of kind, file or function")
+    add("--table", type=Path, metavar="FILE", help="write all results there")
+    add("--prepare", type=Path, metavar="FOLDER", help="build only, to judge elsewhere")
+    add("--judge", type=Path, metavar="FOLDER", help="what --prepare has left")
+    add("--nvrtc", default="", help="the compiler of CUDA kernels, as for kernels.py")
+    add("--cache", default="", help="of compiled kernels")
     options = parser.parse_args()
-    print(f"seed {options.seed}", flush=True)
     torch.set_num_threads(1)
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Tree(Path(folder), options.variant)
-        stamp = Library(tree.lib / "libmambarun.so").facts().stamp.decode()
-        reference = Reference(tree.lib / "libmambarun_reference.so", stamp)
-        cases = expectations(reference, options.seed)
-        said = first_red(cases, tree.lib, options.variant)
-        if said:
-            sys.exit(f"without any fault: {said}")
-        results, idle = judge_faults(options, tree, cases)
-    survived = [r for r in results if not r.red]
-    unexplained = [r for r in survived if not r.why]
-    facts = {
-        "variant": options.variant,
-        "seed": str(options.seed),
-        "faults": f"{len(results)}, and {dict(idle)} that count for nothing",
-        "noticed": str(len(results) - len(survived)),
-        "survived": f"{len(survived)}, of which {len(unexplained)} unexplained",
-        "seconds": f"{time.monotonic() - begin:.0f}",
-    }
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()))
-    if options.table:
-        options.table.write_text(as_table(results, facts))
-    return 1 if unexplained else 0
+    if options.judge:
+        return judge_there(options)
+    print(f"seed {options.seed}", flush=True)
+    return prepare(options) if options.prepare else judge_here(options)
 
 
 if __name__ == "__main__":

@@ -1082,7 +1082,9 @@ def _nonfinite_rows() -> dict[str, Scan]:
                 softplus=value != -INF,
                 edit=_set(name, (2,), value),
             )
-        for name in ("B", "C"):
+        # An infinite C that the sum over time is multiplied with gives inf, one that
+        # each term of it is multiplied with NaN: both are right.
+        for name in ("B", "C") if value != value else "B":
             rows[f"constant-{name}-{value}"] = Scan(
                 "stays in its channel and state",
                 constant_B=True,

@@ -43,4 +43,4 @@ FAULTS = [
     ),
 ]
 
-HARMLESS: list[tuple[str, str, str, str]] = []
+HARMLESS: list[tuple[str, str, str, str, str]] = []
