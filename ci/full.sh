@@ -99,6 +99,7 @@ while read -r variant; do
         --provider "mambarun:$variant" --require --seed 1 --report "$logs/conformance"
 done < <(cpu_variants)
 
+part mutations python conformance/mutate.py --table "$results/mutations.md"
 part valgrind under_valgrind
 part sdist sdist
 part "portable build" cross portable x86_64-linux-gnu.2.17

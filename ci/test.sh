@@ -178,6 +178,7 @@ fi
 check "pip install ." need_mambarun
 tests shim python shim/tests
 MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_reference.py
+tests "conformance cases" python conformance/test_cases.py
 while read -r variant; do
     conformance "$variant"
 done < <(cpu_variants)

@@ -1520,7 +1520,7 @@ def _refusals() -> list[Case]:
 # ---- all of them -------------------------------------------------------------------
 
 RANDOM = 120
-QUICK_SIZE = 100_000  # batch * dim * length
+QUICK_SIZE = 200_000  # batch * dim * length
 
 Rows = Callable[[], "dict[str, Any]"]
 
