@@ -75,7 +75,7 @@ class Machine:
         cwd = _cwd()
         return Machine(
             environ=dict(os.environ),
-            sys_path=[cwd, *(os.path.abspath(p) for p in _path_of_programs())],
+            sys_path=[cwd, *(os.path.abspath(p) for p in _path_of_programs(cwd))],
             home=os.path.expanduser("~"),
             cwd=cwd,
             argv=list(sys.argv),
@@ -212,11 +212,12 @@ def _cwd() -> str:
         return "/"
 
 
-def _path_of_programs() -> list[str]:
-    """sys.path as another program has it: without its first entry, which is the folder
-    of what was started: the script mambarun-check, or the current one under -m."""
-    first = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
-    return sys.path if first else sys.path[1:]
+def _path_of_programs(cwd: str) -> list[str]:
+    """sys.path as another program has it: without a first entry that is the folder of
+    what was started, which is the script mambarun-check, or of -m and -c."""
+    script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv else ""
+    own = sys.path[:1] in ([""], [cwd], [script])
+    return sys.path[1:] if own else list(sys.path)
 
 
 def _libc() -> tuple[str, str]:

@@ -46,7 +46,7 @@ LABELS = {
     "fix": ("fix: ", "解决："),
     "explain": (
         "more on a code: mambarun-check --explain {code}",
-        "代码的详细说明：mambarun-check --explain {code} --lang zh",
+        "代码的含义：mambarun-check --explain {code} --lang zh",
     ),
     "variants": ("variants, in order of preference", "各变体，按优先顺序"),
     "failed": ("the check itself failed in {group}:", "检查程序自身在 {group} 出错："),
