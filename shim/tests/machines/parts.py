@@ -124,12 +124,15 @@ def gpu_variants(capability, api, absent=()):
 # ---- driver and GPUs --------------------------------------------------------------
 
 
+NO_FILE = "{}.so.1: cannot open shared object file: No such file or directory"
+
+
 def no_gpu():
-    why = "libcuda.so.1: cannot open shared object file: No such file or directory"
+    why = f"no NVIDIA driver: {NO_FILE.format('libcuda')}"
 
     def part(b):
         b.facts.update(
-            nvml={"error": why.replace("libcuda", "libnvidia-ml")},
+            nvml={"error": NO_FILE.format("libnvidia-ml")},
             driver={"path": None, "why": why, "api": 0},
             cuda={"error": why, "code": "MR102"},
             gpus=[],
@@ -240,7 +243,7 @@ def torch(
     version="2.2.0",
     cuda="12.1",
     abi="FALSE",
-    cudnn="8.9.2.26",
+    cudnn=True,
     cudart=None,
     dist=True,
     tag="DT_RUNPATH",
@@ -253,6 +256,10 @@ def torch(
 
     def part(b):
         folder = f"{site or b.site}/torch"
+        numbers = [int(n) for n in version.split(".")[:2]]
+        cudnn_version = cudnn
+        if cudnn is True:
+            cudnn_version = "9.1.0.70" if numbers >= [2, 4] else "8.9.2.26"
         major = cuda.split(".")[0] if cuda else ""
         local = f"+cu{cuda.replace('.', '')}" if cuda else "+cpu"
         local = "+rocm6.0" if hip else local
@@ -271,7 +278,7 @@ def torch(
         )
         needed = [f"libcudart.so.{_soname(cuda)}"] if cuda else []
         if cuda and cudnn:
-            needed.append(f"libcudnn.so.{cudnn.split('.')[0]}")
+            needed.append(f"libcudnn.so.{cudnn_version.split('.')[0]}")
         where = "$ORIGIN"
         if not bundled:
             nvidia = "$ORIGIN/../../nvidia"
@@ -295,11 +302,9 @@ def torch(
             for name in needed:
                 library(f"{folder}/lib/{name}", name)(b)
             return
-        wheel("cuda_runtime", f"libcudart.so.{_soname(cuda)}", cudart or cuda + ".105")(
-            b
-        )
-        if cudnn:
-            wheel("cudnn", f"libcudnn.so.{cudnn.split('.')[0]}", cudnn, cuda=major)(b)
+        versions = [cudart or cuda + ".105", cudnn_version]
+        for place, name, found in zip(("cuda_runtime", "cudnn"), needed, versions):
+            wheel(place, name, found, cuda=major, site=site)(b)
 
     return part
 
@@ -319,11 +324,13 @@ def conda_torch(version="2.2.0", cuda="12.1", abi="FALSE"):
                 f"{b.site}/torch/lib/{name}",
                 elf(
                     soname=name,
-                    needed=[f"libcudart.so.{_soname(cuda)}"],
+                    needed=[f"libcudart.so.{_soname(cuda)}", "libcudnn.so.8"],
                     rpath="$ORIGIN:$ORIGIN/../../../..",
                 ),
             )
         b.file(f"{b.prefix}/conda-meta/pytorch-{version}-py3.10_cuda{cuda}.json", "{}")
+        library(f"{b.prefix}/lib/libcudnn.so.8.9.2", "libcudnn.so.8")(b)
+        b.link(f"{b.prefix}/lib/libcudnn.so.8", "libcudnn.so.8.9.2")
         full = f"libcudart.so.{cuda}.105"
         library(f"{b.prefix}/lib/{full}", f"libcudart.so.{_soname(cuda)}")(b)
         b.link(f"{b.prefix}/lib/libcudart.so.{_soname(cuda)}", full)
@@ -345,9 +352,9 @@ def wheel(folder, name, version, cuda=None, site=None):
 
     def part(b):
         where = site or b.site
-        library(f"{where}/nvidia/{folder}/lib/{name}", name)(b)
         major = cuda or version.split(".")[0]
-        b.package(f"nvidia_{folder}_cu{major}", version, {}, site=where)
+        files = {f"nvidia/{folder}/lib/{name}": elf(soname=name)}
+        b.package(f"nvidia_{folder}_cu{major}", version, files, site=where)
 
     return part
 
