@@ -99,7 +99,7 @@ limit() { timeout --signal INT --kill-after 10 "${LIMIT:-420}" "$@" </dev/null; 
 workers=$(($(nproc) > 8 ? 8 : $(nproc)))
 tests() {
     limit "$python" -m pytest -q -rs -p no:cacheprovider -p no:benchmark \
-        --tb=short --timeout=120 --timeout-method=thread \
+        --tb=short --timeout=120 --timeout-method=thread --durations=5 \
         --junitxml="$raw/$name.xml" "$@"
 }
 
@@ -151,7 +151,7 @@ racecheck() { sanitizer racecheck; }
 deterministic() { suite test_repeats.py; }
 large() { suite test_large.py; }
 shim() { tests -n "$workers" shim/tests/test_cuda.py; }
-callers() { suite test_upstream.py -n "$workers"; }
+callers() { suite test_upstream.py -n 4; }
 transformers() { suite test_transformers.py; }
 
 scan_c() {

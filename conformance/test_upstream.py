@@ -67,6 +67,19 @@ def close(
     )
 
 
+def as_near(
+    got: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, name: str
+) -> None:
+    """To a result in fp32, by the norm, as their own reference in 16 bits is: where
+    several products are rounded, each in its own order, no element has a bound that
+    both keep. 1.3 is above what chance makes of two such errors of one size."""
+    got, theirs, exact = got.detach(), theirs.detach(), exact.detach()
+    errors = [float((t.float() - exact).norm()) for t in (got, theirs)]
+    assert got.dtype == theirs.dtype and got.shape == theirs.shape, name
+    assert 0 < errors[1] < 0.02 * float(exact.norm()), name
+    assert errors[0] <= 1.3 * errors[1], f"{name}: {errors[0]}, theirs {errors[1]}"
+
+
 def leaves(values: Values) -> Values:
     return {
         name: v.detach().clone(memory_format=torch.preserve_format).requires_grad_()
@@ -271,7 +284,11 @@ def test_mamba_inner_fn(
     ours, theirs = leaves(values), leaves(values)
     out = scan.mamba_inner_fn(**ours, out_proj_bias=None, checkpoint_lvl=level)
     want = inner_ref(**theirs)
-    close(out, want, "out", SCAN[dtype])
+    if dtype == F32:
+        close(out, want, "out", SCAN[dtype])
+    else:
+        exact = inner_ref(**{name: value.float() for name, value in values.items()})
+        as_near(out, want, exact, "out")
     gradient = torch.randn_like(out)
     out.backward(gradient)
     want.backward(gradient)
@@ -396,7 +413,9 @@ def test_causal_conv1d_fn_of_sequences() -> None:
 def test_causal_conv1d_update(
     dtype: torch.dtype, width: int, length: int, ring: bool
 ) -> None:
-    batch, dim, columns = 5, 24, width + 2
+    # Not fewer columns than positions: their reference scatters, and on a GPU which of
+    # two values for one place stays is left to chance.
+    batch, dim, columns = 5, 24, width + 3
     shape = (batch, dim, length) if length else (batch, dim)
     x, weight, bias = (
         torch.randn(shape, dtype=dtype),
