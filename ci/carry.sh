@@ -15,6 +15,11 @@
 carried=$root/out/gpu
 build=$root/build/carry
 
+if pkg-config --exists cmocka 2>/dev/null; then # where tests are built, CMake wants it
+    need_system
+else
+    need_system libcmocka-dev pkg-config
+fi
 need_venv
 need_nvrtc || die "could not install NVRTC"
 pip_install tools cmake ninja || die "could not install the build tools"
