@@ -340,6 +340,13 @@ static void every_type_has_its_gradient_kernels(void **state) {
         }
 }
 
+static void the_size_of_a_workspace_is_no_question_to_the_driver(void **state) {
+    (void)state;
+    fake->log[0] = '\0';
+    assert_true(backward(&usual).workspace.size > 0);
+    assert_string_equal(fake->log, "");
+}
+
 /* Sums over no positions are zeros, which somebody has to write. */
 static void an_empty_sequence_still_has_gradients_of_the_weights(void **state) {
     (void)state;
@@ -362,6 +369,7 @@ int main(void) {
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),
         cmocka_unit_test(every_type_has_its_gradient_kernels),
+        cmocka_unit_test(the_size_of_a_workspace_is_no_question_to_the_driver),
         cmocka_unit_test(an_empty_sequence_still_has_gradients_of_the_weights),
     };
     return cmocka_run_group_tests(tests, use_fakes, NULL);
