@@ -28,6 +28,15 @@ Error messages of mambarun and findings of `mambarun-check` carry a code. A code
 its meaning for ever. `mambarun-check --explain CODE` prints the same text; `--lang zh`
 in Chinese, which is also in [checks.zh.md](checks.zh.md). Words in *italics* are filled
 in; after an arrow stands what to do.
+
+`mambarun-check --json` prints one object, in English: `schema` (1), `mambarun` (its
+version), `verdict` (`ok`; `degraded`: on the CPU only; `unusable`; `unknown`: the check
+did not finish), `sentence`, `exit`, `selected` {`gpu`, `variant`, `mode`: `cubin`,
+`ptx` or `cpu`}, `machine` {`system`, `arch`, `libc`, `python`, `torch`, `driver`,
+`driver_api`, `gpus`, `libraries`}, `variants` [{`id`, `accepted`, `reason`}], `modules`
+[{`name`, `provider`, `file`, `shadowed`}], `checks` [{`id`, `status`: `ok`, `info`,
+`warn`, `error` or `skip`, `summary`, `evidence`, `fix`}] and `failures` (checks that
+broke). Keys are added, never taken away, while `schema` is 1.
 """,
     "zh": """\
 # mambarun-check 的代码

@@ -734,3 +734,36 @@ def test_a_torch_that_does_not_import_is_shown_with_its_traceback(tmp_path):
     broken = next(f for f in report.findings if f.code == "MR603")
     assert "libcudart.so.12: no" in broken.what()
     assert any("torch/__init__.py" in line for line in broken.evidence)
+
+
+# ---- PATH -------------------------------------------------------------------------
+
+
+def program(tmp_path, path, text="#!/bin/sh\n"):
+    file = Path(f"{tmp_path}{path}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "first_line, case",
+    [
+        ("#!/opt/env/bin/python", "same"),
+        ("#!/usr/bin/python3", "pip"),
+        ("#!/usr/bin/env python3", "same"),
+        ("\x7fELF", "same"),
+    ],
+)
+def test_pip_of_another_python(tmp_path, first_line, case):
+    program(tmp_path, "/opt/env/bin/python")
+    program(tmp_path, "/opt/env/bin/pip", first_line + "\n")
+    machine = fabricated(
+        tmp_path,
+        gpu(),
+        environ={"PATH": "/opt/env/bin:/usr/bin"},
+        prefix="/opt/env",
+        executable="/opt/env/bin/python",
+    )
+    report = diagnose(machine, run=False, only=["MR022"])
+    assert [f.case for f in report.findings] == [case]

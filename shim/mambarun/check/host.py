@@ -255,7 +255,19 @@ def _same_python(machine: Machine) -> Iterator[Finding]:
         status = WARN if active or started_by_name else INFO
         yield Finding("MR022", status, "other", values, (machine.executable, first))
         return
-    yield Finding("MR022", OK, "same", {}, (machine.executable,))
+    yield from _same_pip(machine)
+
+
+def _same_pip(machine: Machine) -> Iterator[Finding]:
+    """`pip` installs for the interpreter in its first line."""
+    pip = next(machine.programs("pip"), None)
+    first = (machine.text(pip) or "").partition("\n")[0] if pip else ""
+    interpreter = first[2:].strip() if first.startswith("#!/") else ""
+    if not interpreter or "/env " in interpreter or _belongs(machine, interpreter):
+        yield Finding("MR022", OK, "same", {}, (machine.executable,))
+        return
+    values = {"other": machine.shown(interpreter)}
+    yield Finding("MR022", WARN, "pip", values, (pip or "", machine.executable))
 
 
 def _belongs(machine: Machine, program: str) -> bool:

@@ -62,7 +62,9 @@ class Machine:
     libc: tuple[str, str] = ("glibc", "2.28")  # ("", "") if it is not glibc
     # What libmambarun and the driver say; child.py asks them in another process.
     probe: Callable[[Machine], dict[str, Any]] | None = None
-    limit: float = 10.0  # seconds that a child process may take
+    # Seconds that a child may take to ask the driver: cuInit alone takes several where
+    # many GPUs have to wake up first.
+    limit: float = 20.0
 
     @staticmethod
     def here() -> Machine:

@@ -74,7 +74,10 @@ def _which(facts: Facts) -> Iterator[Finding]:
         yield Finding("MR201", ERROR if gpu else WARN, "none", {})
         return
     values = {"torch": torch.version, "cuda": torch.cuda}
-    if not torch.cuda and not torch.hip and not torch.xpu:
+    if torch.number < tables.LEAST_TORCH:
+        values["least"] = ".".join(map(str, tables.LEAST_TORCH))
+        yield Finding("MR201", WARN, "old", values, (torch.folder,))
+    elif not torch.cuda and not torch.hip and not torch.xpu:
         status, case = (WARN, "cpu_only") if gpu else (OK, "cpu")
         yield Finding("MR201", status, case, values, (torch.folder,))
     else:

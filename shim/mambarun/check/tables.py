@@ -26,6 +26,9 @@ BRANCH_API = {
 LEAST_GLIBC = (2, 17)
 LEAST_PYTHON = (3, 8)
 
+# The oldest torch that mambarun is tried with.
+LEAST_TORCH = (1, 12)
+
 # MR205: torch's wheels, by torch version and CUDA: (from torch, CUDA major and minor
 # from, the least capability that their kernels run on, the largest). A capability in
 # between runs; the first row that fits counts. pytorch/pytorch#172352, #190385 and the

@@ -399,6 +399,13 @@ mambarun.start）装上，任何位置的损坏残留都抢不过它。另一条
                 ),
                 "{name} -m mambarun",
             ),
+            "pip": Case(
+                (
+                    "`pip` on PATH installs for another Python, {other}",
+                    "PATH 里的 `pip` 会装到另一个 Python（{other}）",
+                ),
+                "python -m pip",
+            ),
         },
         (
             """\

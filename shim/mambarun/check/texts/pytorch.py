@@ -156,6 +156,13 @@ CPU 张量不受影响，任何 torch 都可以。""",
                     "torch {torch}，仅支持 CPU，与本机相符",
                 )
             ),
+            "old": Case(
+                (
+                    "torch is {torch}; mambarun was tried with {least} and newer",
+                    "torch 是 {torch}；mambarun 只在 {least} 以上试过",
+                ),
+                "pip install --upgrade torch",
+            ),
             "cpu_only": Case(
                 (
                     "there is a GPU, and torch {torch} is a build without CUDA",
