@@ -18,210 +18,218 @@
 /* Of a lane's channels; the bias is last. */
 typedef float sums[TAPS + 1][COUNT];
 
-/* A lane's channels in one batch row. */
-struct place_in {
-    int64_t b, d;
+/* A lane on its way through one segment. */
+struct walk {
+    cursor<char> x, dout; /* at what is to be loaded next */
+    cursor<const int32_t> ids;
+    cursor<char> dx; /* 3 steps before the step */
+    dtype type;
+    int steps, given; /* of the segment; how many there are to read */
+    step next_x[AHEAD], next_dout[AHEAD];
+    int next_id[AHEAD];
+    float old_x[BEFORE][COUNT], old_g[BEFORE][COUNT]; /* of the 3 steps before */
+    int id[BEFORE];
+    sums total;
 };
 
-/* Adds what comes from dfinal_states to dx of time t. */
-INLINE void add_final(const mbr_causal_conv1d_bwd_params &p, place_in o, int64_t t,
-                      float (&dx)[COUNT]) {
-    const int64_t j = t - p.x.shape[2] + p.weight.shape[1] - 1;
-    if (!p.dfinal_states.data || j < 0)
-        return;
-    float more[COUNT];
-    lane_data::unpack(more, columns_of(p.dfinal_states, o.b, o.d).at(j));
+INLINE void load_next(walk &k, int i, bool exists, bool with_ids) {
+    if (exists) {
+        k.next_x[i] = lane_data::load(k.x.at, k.type);
+        k.next_dout[i] = lane_data::load(k.dout.at, k.type);
+        if (with_ids)
+            k.next_id[i] = *k.ids.at;
+    }
+    k.x.advance();
+    k.dout.advance();
+    k.ids.advance();
+}
+
+/* What comes before the segment, and its first steps. */
+INLINE void begin(walk &k, const inputs &x, int64_t from, bool with_ids) {
 #pragma unroll
-    for (int n = 0; n < COUNT; n++)
-        dx[n] += more[n];
-}
-
-/* dx of a time before 0. */
-INLINE void store_initial(const mbr_causal_conv1d_bwd_params &p, place_in o, int64_t t,
-                          const float (&dx)[COUNT]) {
-    const int64_t j = t + p.weight.shape[1] - 1;
-    if (p.dinitial_states.data && j >= 0)
-        columns_of(p.dinitial_states, o.b, o.d).put(j, lane_data::pack(dx));
-}
-
-/* A lane on its way through one segment: `steps` from time `from` on. */
-template <int ahead> struct walk {
-    columns x, dout, dx; /* at the first step; dx 3 before it */
-    const int32_t *ids;  /* of the row */
-    int64_t from;
-    int steps, given; /* how many there are to read */
-    int lane;
-    step next_x[ahead], next_dout[ahead];
-    float x_before[BEFORE][COUNT], g_before[BEFORE][COUNT];
-    int id[TAPS];
-};
-
-/* Step t, with the i-th of what was loaded. inner: it and the 3 before it lie within
- * the segment, and what is to be loaded within the row. */
-template <bool with_ids, bool inner, int ahead>
-INLINE void advance(const mbr_causal_conv1d_bwd_params &p, place_in o,
-                    const block_taps &all, walk<ahead> &k, int t, int i, sums &total) {
-    const counted taps = taps_of((int)p.weight.shape[1]);
-    counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
-    if (with_ids) {
-        k.id[0] = k.id[1], k.id[1] = k.id[2], k.id[2] = k.id[3];
-        k.id[3] = id_at(k.ids, p.seq_idx.stride[1], p.x.shape[2], k.from + t);
-        c = within_sequence(taps, k.id[0], k.id[1], k.id[2], k.id[3]);
-        back = within_sequence(taps, k.id[3], k.id[2], k.id[1], k.id[0]);
-    }
-    const lane_taps w = all.of(k.lane); /* not kept: registers are short */
-    float x_t[COUNT], g_t[COUNT], sum[COUNT];
-    lane_data::unpack(x_t, k.next_x[i]);
-    lane_data::unpack(g_t, k.next_dout[i]);
-    if (inner || t + ahead < k.given) {
-        k.next_x[i] = k.x.at(t + ahead);
-        k.next_dout[i] = k.dout.at(t + ahead);
-    }
-    if (p.silu_activation) {
+    for (int j = 0; j < BEFORE; j++) {
+        const int back = j - BEFORE;
+        lane_data::unpack(k.old_x[j], from > 0 ? x.now.at(from + back) : x.at(back),
+                          k.type);
+        k.id[j] = with_ids && from > 0 ? k.ids.at[back * k.ids.step] : -1;
 #pragma unroll
         for (int n = 0; n < COUNT; n++)
-            g_t[n] *= silu_slope(add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n],
-                                          w.w[3][n], k.x_before[0][n], k.x_before[1][n],
-                                          k.x_before[2][n], x_t[n], c));
+            k.old_g[j][n] = 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+        load_next(k, i, i < k.given, with_ids);
+}
+
+/* What makes g of a step, and dx of the one 3 before. inner: it and the 3 before it lie
+ * within the segment. */
+INLINE void differentiate(walk &k, const lane_taps &w, const counted &taps,
+                          bool with_silu, bool with_ids, bool inner, int t,
+                          const step &x_t, const step &dout_t, int id_t,
+                          float (&dx)[COUNT]) {
+    float x[COUNT], g[COUNT];
+    lane_data::unpack(x, x_t, k.type);
+    lane_data::unpack(g, dout_t, k.type);
+    counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
+    if (with_ids) {
+        c = within_sequence(taps, k.id[0], k.id[1], k.id[2], id_t);
+        back = within_sequence(taps, id_t, k.id[2], k.id[1], k.id[0]);
+        k.id[0] = k.id[1], k.id[1] = k.id[2], k.id[2] = id_t;
+    }
+    if (with_silu) {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            g[n] *= silu_slope(add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n],
+                                        w.w[3][n], k.old_x[0][n], k.old_x[1][n],
+                                        k.old_x[2][n], x[n], c));
     }
     if (!inner && t >= k.given) { /* beyond the end: not 0 times something */
 #pragma unroll
         for (int n = 0; n < COUNT; n++)
-            g_t[n] = 0.0f;
+            g[n] = 0.0f;
     } else if (inner || t < k.steps) {
 #pragma unroll
         for (int n = 0; n < COUNT; n++) {
 #pragma unroll
             for (int j = 0; j < BEFORE; j++)
                 if (!with_ids || c.tap[j])
-                    total[j][n] = fmaf(g_t[n], k.x_before[j][n], total[j][n]);
-            total[BEFORE][n] = fmaf(g_t[n], x_t[n], total[BEFORE][n]);
-            total[TAPS][n] += g_t[n];
+                    k.total[j][n] = fmaf(g[n], k.old_x[j][n], k.total[j][n]);
+            k.total[BEFORE][n] = fmaf(g[n], x[n], k.total[BEFORE][n]);
+            k.total[TAPS][n] += g[n];
         }
     }
 #pragma unroll
     for (int n = 0; n < COUNT; n++) {
-        sum[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g_t[n],
-                          k.g_before[2][n], k.g_before[1][n], k.g_before[0][n], back);
-        k.x_before[0][n] = k.x_before[1][n], k.x_before[1][n] = k.x_before[2][n];
-        k.x_before[2][n] = x_t[n];
-        k.g_before[0][n] = k.g_before[1][n], k.g_before[1][n] = k.g_before[2][n];
-        k.g_before[2][n] = g_t[n];
+        dx[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g[n],
+                         k.old_g[2][n], k.old_g[1][n], k.old_g[0][n], back);
+        k.old_x[0][n] = k.old_x[1][n], k.old_x[1][n] = k.old_x[2][n],
+        k.old_x[2][n] = x[n];
+        k.old_g[0][n] = k.old_g[1][n], k.old_g[1][n] = k.old_g[2][n],
+        k.old_g[2][n] = g[n];
     }
-    if (!inner)
-        add_final(p, o, k.from + t - BEFORE, sum);
-    if (inner || t >= BEFORE)
-        k.dx.put(t, lane_data::pack(sum));
-    else if (k.from == 0)
-        store_initial(p, o, t - BEFORE, sum);
 }
 
-template <bool with_ids>
-INLINE void differentiate(const mbr_causal_conv1d_bwd_params &p, place_in o,
-                          const block_taps &all, int lane, int64_t from, int steps,
-                          sums &total) {
-    /* Steps that are loaded before they are used. */
-    constexpr int ahead = (with_ids ? 4 : 8) / sizeof(IN);
-    const int64_t length = p.x.shape[2];
-    const inputs x = {columns_of(p.x, o.b, o.d), columns_of(p.initial_states, o.b, o.d),
-                      length, (int)p.weight.shape[1] - 1};
-    walk<ahead> k = {x.now, columns_of(p.dout, o.b, o.d), columns_of(p.dx, o.b, o.d)};
-    k.ids = ids_of(p.seq_idx, o.b);
-    k.from = from;
-    k.steps = steps;
-    k.given = (int)min(length - from, (int64_t)steps + BEFORE);
-    k.lane = lane;
-    k.x.data += from * k.x.stride;
-    k.dout.data += from * k.dout.stride;
-    k.dx.data += (from - BEFORE) * k.dx.stride;
-#pragma unroll
-    for (int i = 0; i < ahead; i++)
-        if (i < k.given) {
-            k.next_x[i] = k.x.at(i);
-            k.next_dout[i] = k.dout.at(i);
-        }
-#pragma unroll
-    for (int j = 0; j < BEFORE; j++) {
-        lane_data::unpack(k.x_before[j], x.at(from - BEFORE + j));
-        if (with_ids)
-            k.id[j + 1] = id_at(k.ids, p.seq_idx.stride[1], length, from - BEFORE + j);
+/* dx of time t of a row: with dfinal_states; before time 0 it is dinitial_states. */
+INLINE void finish(const mbr_causal_conv1d_bwd_params &p, int64_t b, int64_t d,
+                   int64_t t, float (&dx)[COUNT], char *to) {
+    const dtype type = dtype_of(p.x);
+    const int64_t kept = p.weight.shape[1] - 1, j = t - p.x.shape[2] + kept;
+    if (p.dfinal_states.data && j >= 0) {
+        float more[COUNT];
+        lane_data::unpack(more, columns_of(p.dfinal_states, b, d).at(j), type);
 #pragma unroll
         for (int n = 0; n < COUNT; n++)
-            k.g_before[j][n] = 0.0f;
+            dx[n] += more[n];
     }
+    if (t >= 0)
+        lane_data::store(to, lane_data::pack(dx, type), type);
+    else if (p.dinitial_states.data && t + kept >= 0)
+        columns_of(p.dinitial_states, b, d).put(t + kept, lane_data::pack(dx, type));
+}
 
-    const int inner_end = min(steps, k.given - TAPS) - 2 * ahead;
+INLINE void go(walk &k, const mbr_causal_conv1d_bwd_params &p, const lane_taps &w,
+               int64_t b, int64_t d, int64_t from) {
+    const counted taps = taps_of((int)p.weight.shape[1]);
+    const bool with_ids = has_ids(p.seq_idx);
+    const int inner_end = min(k.steps - AHEAD, k.given - 2 * AHEAD);
 #pragma unroll 1
-    for (int start = 0; start < steps + BEFORE; start += ahead) {
-        if (start >= BEFORE && start <= inner_end) {
+    for (int t = 0; t < k.steps + BEFORE;) {
+        float dx[COUNT];
+        if (t >= BEFORE && t <= inner_end) {
 #pragma unroll
-            for (int i = 0; i < ahead; i++)
-                advance<with_ids, true>(p, o, all, k, start + i, i, total);
+            for (int i = 0; i < AHEAD; i++) {
+                const step x = k.next_x[i], dout = k.next_dout[i];
+                const int id = k.next_id[i];
+                load_next(k, i, true, with_ids);
+                differentiate(k, w, taps, p.silu_activation, with_ids, true, t + i, x,
+                              dout, id, dx);
+                lane_data::store(k.dx.at, lane_data::pack(dx, k.type), k.type);
+                k.dx.advance();
+            }
+            t += AHEAD;
         } else {
+            const step x = k.next_x[0], dout = k.next_dout[0];
+            const int id = k.next_id[0];
 #pragma unroll
-            for (int i = 0; i < ahead; i++)
-                if (start + i < steps + BEFORE)
-                    advance<with_ids, false>(p, o, all, k, start + i, i, total);
+            for (int i = 1; i < AHEAD; i++) {
+                k.next_x[i - 1] = k.next_x[i], k.next_dout[i - 1] = k.next_dout[i];
+                k.next_id[i - 1] = k.next_id[i];
+            }
+            load_next(k, AHEAD - 1, t + AHEAD < k.given, with_ids);
+            differentiate(k, w, taps, p.silu_activation, with_ids, false, t, x, dout,
+                          id, dx);
+            if (t >= BEFORE || from == 0)
+                finish(p, b, d, from + t - BEFORE, dx, k.dx.at);
+            k.dx.advance();
+            t++;
         }
     }
 }
 
-/* The block's lanes of the same channels, added up in order, to the workspace. */
-INLINE void store_sums(const conv_backward &f, float *shared, const sums &total,
-                       int64_t span, int64_t group, int lane, int team, int teams) {
-    const int width = (int)f.p.weight.shape[1], lanes = CONV_THREADS / teams;
-    const int channels = lanes * COUNT, absent = TAPS - width;
-    const int64_t dim = f.p.x.shape[1];
-    for (int j = absent; j <= TAPS; j++) {
-        __syncthreads();
+/* The block's lanes of the same channels, added up in order. */
+INLINE void add_teams(const conv_backward &f, float *shared, const sums &total,
+                      int64_t span, int64_t group) {
+    const int bits = f.plan.lane_bits + COUNT_BITS, channels = 1 << bits;
+    const int width = (int)f.p.weight.shape[1], absent = TAPS - width;
 #pragma unroll
-        for (int i = 0; i <= TAPS; i++) {
-            if (i != j)
-                continue;
+    for (int j = 0; j <= TAPS; j++)
 #pragma unroll
-            for (int n = 0; n < COUNT; n++)
-                shared[team * channels + lane * COUNT + n] = total[i][n];
-        }
-        __syncthreads();
-        for (int c = threadIdx.x; c < channels && span + c < dim; c += CONV_THREADS) {
-            float sum = 0.0f;
-            for (int i = 0; i < teams; i++)
-                sum += shared[i * channels + c];
-            static_cast<float *>(
-                f.p.workspace
-                    .data)[(group * (width + 1) + j - absent) * dim + span + c] = sum;
-        }
+        for (int n = 0; n < COUNT; n++)
+            shared[(j * CONV_THREADS + threadIdx.x) * COUNT + n] = total[j][n];
+    __syncthreads();
+#pragma unroll 1
+    for (int i = threadIdx.x; i < (width + 1) << bits; i += CONV_THREADS) {
+        const int k = i >> bits, c = i & (channels - 1);
+        const float *from = shared + (k + absent) * CONV_THREADS * COUNT + c;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int at = 0; at < CONV_THREADS * COUNT; at += channels)
+            sum += from[at];
+        if (span + c < f.p.x.shape[1])
+            finish_sum(f, group, span + c, k, sum);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_backward f) {
     __shared__ block_taps all;
-    __shared__ float shared[CONV_THREADS * COUNT];
+    __shared__ float shared[(TAPS + 1) * CONV_THREADS * COUNT];
     const mbr_causal_conv1d_bwd_params &p = f.p;
     const conv_plan &plan = f.plan;
     const int lane = threadIdx.x & ((1 << plan.lane_bits) - 1);
     const int team = threadIdx.x >> plan.lane_bits;
     const int teams = CONV_THREADS >> plan.lane_bits;
     const int64_t dim = p.x.shape[1], length = p.x.shape[2];
-    const int64_t units = p.x.shape[0] * plan.segments;
 
-    const int64_t block = blockIdx.x;
-    const int64_t span = (block % plan.spans << plan.lane_bits) * COUNT;
-    const int64_t group = block / plan.spans;
+    const uint32_t group = plan.by_spans.of(blockIdx.x);
+    const int64_t span = (int64_t)(blockIdx.x - group * plan.spans) * COUNT
+                         << plan.lane_bits;
     const int64_t d = span + lane * COUNT;
-    all.load(p.weight, p.bias, span, COUNT << plan.lane_bits);
+    all.load(p.weight, p.bias, span, plan.lane_bits + COUNT_BITS);
     __syncthreads();
-    sums total = {};
-    for (int64_t unit = group * teams + team; unit < units && d < dim;
+    const lane_taps w = all.of(lane);
+    walk k;
+    k.type = dtype_of(p.x);
+#pragma unroll
+    for (int j = 0; j <= TAPS; j++)
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            k.total[j][n] = 0.0f;
+#pragma unroll 1
+    for (uint32_t unit = group * teams + team; unit < plan.units && d < dim;
          unit += plan.groups * teams) {
-        const int64_t b = unit / plan.segments;
-        const int64_t from = unit % plan.segments * plan.segment;
-        const int steps = (int)min(length - from, plan.segment);
-        if (p.seq_idx.data)
-            differentiate<true>(p, {b, d}, all, lane, from, steps, total);
-        else
-            differentiate<false>(p, {b, d}, all, lane, from, steps, total);
+        const uint32_t b = plan.by_segments.of(unit);
+        const int64_t from = (int64_t)(unit - b * plan.segments) * plan.segment;
+        const inputs x = {columns_of(p.x, b, d), columns_of(p.initial_states, b, d),
+                          length, (int)p.weight.shape[1] - 1};
+        k.steps = (int)min(length - from, (int64_t)plan.segment);
+        k.given = (int)min(length - from, (int64_t)plan.segment + BEFORE);
+        k.x = from_time(x.now, from);
+        k.dout = from_time(columns_of(p.dout, b, d), from);
+        k.dx = from_time(columns_of(p.dx, b, d), from - BEFORE);
+        k.ids = from_time(p.seq_idx, b, from);
+        begin(k, x, from, has_ids(p.seq_idx));
+        go(k, p, w, b, d, from);
     }
-    store_sums(f, shared, total, span, group, lane, team, teams);
+    add_teams(f, shared, k.total, span, group);
 }

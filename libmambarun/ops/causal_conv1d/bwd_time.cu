@@ -4,274 +4,235 @@
  * conv.cuh says what the macros are, bwd_channel.cu the formulas, fwd_time.cu what
  * tiles and teams are.
  *
- * A team goes through the tiles of a segment from the last to the first: the g that the
- * last lane lacks is that of the tile it has come from, the x that the first one lacks
- * is read with the tile. The sums of a team go to the workspace, one set for all its
- * units.
+ * The teams of a block share a channel, or its part: its group. A team goes through the
+ * tiles of a segment from the last to the first: the g that the last lane lacks is that
+ * of the tile it has come from, the x that the first one lacks is read with the tile.
+ * The sums of a block go to dweight and dbias if it has the whole channel, else to the
+ * workspace.
  */
 #include "time.cuh"
 
-constexpr int AHEAD = 4; /* tiles that the second-level cache is asked for */
+typedef float sums[TAPS + 1]; /* the bias last */
 
-struct team {
-    series<IN> x, dout;
-    float w[TAPS], bias;
-    counted taps;
-    int64_t b, d;
-    int lane, lanes;
+struct walk {
+    taps own;
+    counted width;
+    int lane;
+    bool silu;
+    float after[BEFORE]; /* g that the team's last lane lacks of the next tile */
+    sums total;
 };
 
 /* What a lane reads of a tile. */
-struct tile {
+struct given {
     run<IN, COUNT> x, dout;
-    float before[BEFORE]; /* of x; the first lane's alone */
+    run<IN, TAPS> before; /* of x */
 };
 
-typedef float sums[TAPS + 1]; /* the bias last */
-
-INLINE tile load_tile(const team &k, int64_t t) {
-    tile l = {load_times(k.x, t), load_times(k.dout, t), {}};
-    if (k.lane == 0) {
-        if (t >= TAPS && t <= k.x.length) { /* aligned, as t is */
-            float own[TAPS];
-            unpack_run(own, load_run<IN, TAPS>(k.x.now + t - TAPS));
-#pragma unroll
-            for (int j = 0; j < BEFORE; j++)
-                l.before[j] = own[j + 1];
-        } else {
-#pragma unroll
-            for (int j = 0; j < BEFORE; j++)
-                l.before[j] = to_float(k.x.at(t - BEFORE + j));
-        }
-    }
-    return l;
+INLINE float slope(const walk &k, float x0, float x1, float x2, float x3) {
+    return silu_slope(add_taps(k.own.bias, k.own.w[0], k.own.w[1], k.own.w[2],
+                               k.own.w[3], x0, x1, x2, x3, k.width));
 }
 
-/* g of one time, where it is not worth a tile. */
-INLINE float gradient_at(const team &k, const mbr_causal_conv1d_bwd_params &p,
-                         int64_t t) {
-    if (t < 0 || t >= k.x.length)
-        return 0.0f;
-    counted c = k.taps;
-    if (p.seq_idx.data) {
-        const int32_t *ids = ids_of(p.seq_idx, k.b);
-        int id[TAPS];
-#pragma unroll
-        for (int j = 0; j < TAPS; j++)
-            id[j] = id_at(ids, p.seq_idx.stride[1], k.x.length, t - BEFORE + j);
-        c = within_sequence(c, id[0], id[1], id[2], id[3]);
-    }
-    const float g = to_float(k.dout.at(t));
-    if (!p.silu_activation)
-        return g;
-    return g * silu_slope(add_taps(k.bias, k.w[0], k.w[1], k.w[2], k.w[3],
-                                   to_float(k.x.at(t - 3)), to_float(k.x.at(t - 2)),
-                                   to_float(k.x.at(t - 1)), to_float(k.x.at(t)), c));
+INLINE void add_sums(sums &total, float g, float x0, float x1, float x2, float x3) {
+    total[0] = fmaf(g, x0, total[0]);
+    total[1] = fmaf(g, x1, total[1]);
+    total[2] = fmaf(g, x2, total[2]);
+    total[3] = fmaf(g, x3, total[3]);
+    total[TAPS] += g;
 }
 
-/* What only the ends of a row have: adds dfinal_states to dx, and stores dx of times
- * before 0. */
-INLINE void finish_ends(const team &k, const mbr_causal_conv1d_bwd_params &p, int64_t t,
-                        float (&dx)[COUNT]) {
-    const int kept = k.x.kept;
-    if (p.dfinal_states.data && t + COUNT > k.x.length - kept) {
-        const IN *from = row_of<IN>(p.dfinal_states, k.b, k.d);
+/* dx of a run. */
+INLINE void differentiate(walk &k, int lanes, const given &l, range inside,
+                          float (&dx)[COUNT]) {
+    float x[BEFORE + COUNT], g[COUNT + BEFORE], now[COUNT], dout[COUNT], before[TAPS];
+    unpack_run(now, l.x);
+    unpack_run(dout, l.dout);
+    unpack_run(before, l.before);
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const int64_t j = t + i - (k.x.length - kept);
-            if (j >= 0 && j < kept)
-                dx[i] += to_float(from[j * p.dfinal_states.stride[2]]);
-        }
-    }
-    if (p.dinitial_states.data && t < 0 && k.x.length > 0) {
-        IN *to = row_of<IN>(p.dinitial_states, k.b, k.d);
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            if (t + i < 0 && t + i >= -kept)
-                to[(t + i + kept) * p.dinitial_states.stride[2]] =
-                    from_float<IN>(dx[i]);
-    }
-}
-
-/* g of a lane's run, and the sums over it. */
-template <bool with_ids, bool whole>
-INLINE void
-differentiate_run(const team &k, bool silu, const float (&x)[BEFORE + COUNT],
-                  const float (&dout)[COUNT], const int (&id)[BEFORE + COUNT + BEFORE],
-                  range inside, float (&g)[COUNT + BEFORE], sums &total) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        counted c = k.taps;
-        if (with_ids)
-            c = within_sequence(c, id[i], id[i + 1], id[i + 2], id[i + 3]);
-        g[i] = dout[i];
-        if (silu)
-            g[i] *= silu_slope(add_taps(k.bias, k.w[0], k.w[1], k.w[2], k.w[3], x[i],
-                                        x[i + 1], x[i + 2], x[i + 3], c));
-        if (!whole && !inside.has(i)) {
-            g[i] = 0.0f; /* not 0 times something */
-            continue;
-        }
-#pragma unroll
-        for (int j = 0; j < BEFORE; j++)
-            if (!with_ids || c.tap[j])
-                total[j] = fmaf(g[i], x[i + j], total[j]);
-        total[BEFORE] = fmaf(g[i], x[i + BEFORE], total[BEFORE]);
-        total[TAPS] += g[i];
-    }
-}
-
-/* A segment: its first tile begins at time `begin`, its last one at time `last`. */
-template <bool with_ids>
-INLINE void differentiate(const team &k, const mbr_causal_conv1d_bwd_params &p,
-                          int64_t begin, int64_t last, sums &total) {
-    const int width = k.lanes * COUNT;
-    const int64_t length = k.x.length;
-    const int32_t *ids = ids_of(p.seq_idx, k.b);
-    IN *to = row_of<IN>(p.dx, k.b, k.d);
-    tile next = load_tile(k, last + k.lane * COUNT);
-    float after[BEFORE]; /* g of the times after the tile; the last lane's alone */
-    const float g_lane = last + width < length && k.lane < BEFORE
-                             ? gradient_at(k, p, last + width + k.lane)
-                             : 0.0f;
+    for (int i = 0; i < COUNT; i++)
+        x[BEFORE + i] = now[i];
 #pragma unroll
     for (int j = 0; j < BEFORE; j++)
-        after[j] = __shfl_sync(ALL_LANES, g_lane, j, k.lanes);
-
-#pragma unroll 1
-    for (int64_t start = last; start >= begin; start -= width) {
-        const int64_t t = start + k.lane * COUNT;
-        const range inside = range_of(t, length);
-        float x[BEFORE + COUNT], g[COUNT + BEFORE], own[COUNT];
-        unpack_run(own, next.x);
+        x[j] = before[j + 1];
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        g[i] = dout[i];
+    if (k.silu) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
-            x[BEFORE + i] = own[i];
-        unpack_run(own, next.dout);
+            g[i] *= slope(k, x[i], x[i + 1], x[i + 2], x[i + 3]);
+    }
+    if (inside.whole()) {
 #pragma unroll
-        for (int j = 0; j < BEFORE; j++) {
-            x[j] = __shfl_up_sync(ALL_LANES, x[COUNT + j], 1, k.lanes);
-            x[j] = k.lane == 0 ? next.before[j] : x[j];
-        }
-        if (start > begin)
-            next = load_tile(k, t - width);
-        prefetch_times(k.x.now, length, t - AHEAD * width);
-        prefetch_times(k.dout.now, length, t - AHEAD * width);
-        int id[BEFORE + COUNT + BEFORE];
-        if (with_ids) {
-#pragma unroll
-            for (int i = 0; i < BEFORE + COUNT + BEFORE; i++)
-                id[i] = id_at(ids, p.seq_idx.stride[1], length, t - BEFORE + i);
-        }
-        if (inside.from == 0 && inside.to == COUNT)
-            differentiate_run<with_ids, true>(k, p.silu_activation, x, own, id, inside,
-                                              g, total);
-        else
-            differentiate_run<with_ids, false>(k, p.silu_activation, x, own, id, inside,
-                                               g, total);
-#pragma unroll
-        for (int j = 0; j < BEFORE; j++) {
-            /* To the last lane goes what it needs in the next tile. */
-            const float moved =
-                __shfl_sync(ALL_LANES, g[j], (k.lane + 1) & (k.lanes - 1), k.lanes);
-            g[COUNT + j] = k.lane == k.lanes - 1 ? after[j] : moved;
-            after[j] = moved;
-        }
-        float dx[COUNT];
+        for (int i = 0; i < COUNT; i++)
+            add_sums(k.total, g[i], x[i], x[i + 1], x[i + 2], x[i + 3]);
+    } else {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            counted c = k.taps;
-            if (with_ids)
-                c = within_sequence(c, id[i + 6], id[i + 5], id[i + 4], id[i + 3]);
-            dx[i] = add_taps(0.0f, k.w[0], k.w[1], k.w[2], k.w[3], g[i + 3], g[i + 2],
-                             g[i + 1], g[i], c);
+            if (inside.has(i))
+                add_sums(k.total, g[i], x[i], x[i + 1], x[i + 2], x[i + 3]);
+            else
+                g[i] = 0.0f; /* not 0 times something */
         }
-        if (t < 0 || t + COUNT > length - BEFORE)
-            finish_ends(k, p, t, dx);
-        store_times(to, length, t, dx);
+    }
+#pragma unroll
+    for (int j = 0; j < BEFORE; j++) {
+        /* To the last lane goes what it needs in the next tile. */
+        const float moved = __shfl_sync(ALL_LANES, g[j], k.lane + 1, lanes);
+        g[COUNT + j] = k.lane == lanes - 1 ? k.after[j] : moved;
+        k.after[j] = moved;
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        dx[i] = add_taps(0.0f, k.own.w[0], k.own.w[1], k.own.w[2], k.own.w[3], g[i + 3],
+                         g[i + 2], g[i + 1], g[i], k.width);
+}
+
+/* The times before a run at time t; 0 before time 0, and if there is no run. */
+INLINE run<IN, TAPS> load_before(const IN *own, int64_t t, range inside) {
+    run<IN, TAPS> r = {};
+    if (inside.to <= 0)
+        return r;
+    if (t >= TAPS)
+        r = load_vector<IN, TAPS>(own - TAPS);
+    else if (t > 0)
+#pragma unroll
+        for (int i = 1; i < TAPS; i++)
+            if (t + i >= TAPS)
+                place(r, i, own[i - TAPS]);
+    return r;
+}
+
+/* Tiles of a warp that are aligned and lie within the row; the next one is on its way.
+ * to_first: the last of them, which is the first in memory, is the row's first. */
+INLINE void differentiate_plain(walk &k, const IN *x, const IN *dout, IN *dx, int tiles,
+                                bool to_first) {
+    constexpr int TILE = 32 * COUNT;
+    const int without = to_first && k.lane == 0; /* tiles that have nothing before */
+    given next;
+    next.x = load_vector<IN, COUNT>(x);
+    next.dout = load_vector<IN, COUNT>(dout);
+    next.before = {};
+    if (tiles > without)
+        next.before = load_vector<IN, TAPS>(x - TAPS);
+#pragma unroll 1
+    for (; tiles > 0; tiles--) {
+        const given now = next;
+        if (tiles > 1) {
+            x -= TILE;
+            dout -= TILE;
+            next.x = load_vector<IN, COUNT>(x);
+            next.dout = load_vector<IN, COUNT>(dout);
+            next.before = {};
+            if (tiles - 1 > without)
+                next.before = load_vector<IN, TAPS>(x - TAPS);
+        }
+        if (tiles > 3) { /* beyond the next one, in the second-level cache */
+            prefetch(x - 2 * TILE);
+            prefetch(dout - 2 * TILE);
+        }
+        float to[COUNT];
+        differentiate(k, 32, now, {0, COUNT}, to);
+        store_vector(dx, pack_run<IN>(to));
+        dx -= TILE;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
+/* g of the times after a segment, where x and dout point to; `left` of them exist. */
+INLINE void find_after(walk &k, int lanes, const IN *x, const IN *dout, int64_t left) {
+    float g = 0.0f;
+    if (k.lane < BEFORE && k.lane < left) {
+        x += k.lane;
+        g = to_float(dout[k.lane]);
+        if (k.silu)
+            g *= slope(k, to_float(x[-3]), to_float(x[-2]), to_float(x[-1]),
+                       to_float(x[0]));
+    }
+#pragma unroll
+    for (int j = 0; j < BEFORE; j++)
+        k.after[j] = __shfl_sync(ALL_LANES, g, j, lanes);
+}
+
+extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_backward f) {
+    __shared__ float shared[CONV_WARPS][TAPS + 1];
     const mbr_causal_conv1d_bwd_params &p = f.p;
     const conv_plan &plan = f.plan;
-    const int64_t dim = p.x.shape[1], length = p.x.shape[2];
-    const int64_t units = p.x.shape[0] * plan.segments;
-    const int width = (int)p.weight.shape[1];
-    team k;
-    k.lanes = 1 << plan.lane_bits;
-    k.lane = threadIdx.x & (k.lanes - 1);
-    k.taps = taps_of(width);
-
-    const int64_t teams = dim * plan.groups;
-    int64_t index = (int64_t)blockIdx.x * (CONV_THREADS >> plan.lane_bits) +
-                    (threadIdx.x >> plan.lane_bits);
-    const bool exists = index < teams;
-    index = min(index, teams - 1);
-    const int64_t group = index / dim;
-    k.d = index % dim;
-    {
-        const unit u = unit_of(group, plan.segments);
-        const IN *x = row_of<IN>(p.x, u.b, k.d), *dout = row_of<IN>(p.dout, u.b, k.d);
-        const int64_t end = u.segment < plan.segments - 1
-                                ? (u.segment + 1) * plan.segment * k.lanes * COUNT
-                                : length;
-#pragma unroll
-        for (int i = 1; i <= AHEAD; i++) {
-            const int64_t t = end - (i * k.lanes - k.lane) * COUNT;
-            prefetch_times(x, length, t);
-            prefetch_times(dout, length, t);
-        }
-    }
-    read_taps(k.w, p.weight, k.d);
-    k.bias = read_bias(p.bias, k.d);
-
-    sums total = {};
-    const int tile_times = k.lanes * COUNT;
-    /* As many rounds for all teams of a warp. */
-    const int64_t rounds = (units + plan.groups - 1) / plan.groups;
-    for (int64_t i = 0; i < rounds; i++) {
-        const int64_t index = group + i * plan.groups;
-        const bool has_work = exists && index < units;
-        const unit u = unit_of(min(index, units - 1), plan.segments);
-        const int64_t segment = u.segment;
-        k.b = u.b;
-        k.x = series_of<IN>(p.x, p.initial_states, width - 1, k.b, k.d, has_work);
-        k.dout = series_of<IN>(p.dout, k.b, k.d, has_work);
-
-        if (plan.segments == 1 && index + plan.groups < units) { /* the next row */
-            const int64_t t = length - (k.lanes - k.lane) * COUNT;
-            prefetch_times(k.x.now + plan.groups * p.x.stride[0], length, t);
-            prefetch_times(k.dout.now + plan.groups * p.dout.stride[0], length, t);
-        }
-
-        /* Tiles begin where x is aligned, early enough for dinitial_states. */
-        const int ahead = misplaced(k.x.now);
-        const int64_t origin =
-            p.dinitial_states.data && ahead < width - 1 ? -ahead - COUNT : -ahead;
-        const int64_t tiles =
-            most_of_warp((length - origin + tile_times - 1) / tile_times, k.lanes);
-        const int64_t first = segment * plan.segment;
-        const int64_t last =
-            segment < plan.segments - 1 ? first + plan.segment - 1 : tiles - 1;
-        if (p.seq_idx.data)
-            differentiate<true>(k, p, origin + first * tile_times,
-                                origin + last * tile_times, total);
-        else
-            differentiate<false>(k, p, origin + first * tile_times,
-                                 origin + last * tile_times, total);
-    }
+    const uint32_t group = plan.by_dim.of(blockIdx.x);
+    const uint32_t d = blockIdx.x - group * (uint32_t)p.x.shape[1];
+    const int lanes = 1 << plan.lane_bits, tile = lanes * COUNT;
+    walk k;
+    k.lane = threadIdx.x & (lanes - 1);
+    k.width = taps_of((int)p.weight.shape[1]);
+    k.silu = p.silu_activation;
+    k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
 #pragma unroll
     for (int j = 0; j <= TAPS; j++)
-        for (int i = 1; i < k.lanes; i *= 2)
-            total[j] += __shfl_xor_sync(ALL_LANES, total[j], i, k.lanes);
-    if (exists && k.lane == 0) {
-        float *to =
-            static_cast<float *>(p.workspace.data) + group * (width + 1) * dim + k.d;
-#pragma unroll
-        for (int j = 0; j <= TAPS; j++)
-            if (j >= TAPS - width)
-                to[(j - (TAPS - width)) * dim] = total[j];
+        k.total[j] = 0.0f;
+
+    const uint32_t teams = blockDim.x >> plan.lane_bits;
+    const uint32_t first = group * teams + (threadIdx.x >> plan.lane_bits);
+#pragma unroll 1
+    for (uint32_t round = 0; round < plan.rounds; round++) {
+        const uint32_t index = first + round * plan.groups * teams;
+        const uint32_t unit = min(index, plan.units - 1);
+        const uint32_t b = plan.by_segments.of(unit),
+                       segment = unit - b * plan.segments;
+        const bool exists = index < plan.units;
+        const IN *x = row_of<IN>(p.x, b, d), *dout = row_of<IN>(p.dout, b, d);
+        IN *dx = row_of<IN>(p.dx, b, d);
+        const int64_t begin = (int64_t)segment * plan.segment * tile - misplaced(x);
+        const int64_t left = exists ? p.x.shape[2] - begin : 0; /* from there on */
+        const bool last = segment == plan.segments - 1;
+
+        /* Of all tiles, the plain ones; of less than a warp none, it has to stay
+         * together. */
+        int tiles = 1, from = begin < 0, to = 0;
+        if (lanes == 32) {
+            tiles = to = plan.segment;
+            if (last) {
+                tiles = (int)((left + tile - 1) >> (5 + COUNT_BITS));
+                to = (int)(left >> (5 + COUNT_BITS));
+            }
+            if (misplaced(dout + begin) || misplaced(dx + begin))
+                to = 0;
+        }
+        const int64_t end = begin + (int64_t)tiles * tile;
+        find_after(k, lanes, x + end, dout + end, last ? 0 : p.x.shape[2] - end);
+#pragma unroll 1
+        for (int i = tiles; i > 0;) {
+            const int64_t t = begin + (int64_t)(i - 1) * tile + k.lane * COUNT;
+            if (i > from && i <= to) {
+                differentiate_plain(k, x + t, dout + t, dx + t, i - from,
+                                    begin == 0 && from == 0);
+                i = from;
+            } else {
+                const range inside = range_of(t, p.x.shape[2], exists);
+                given l = {load_times(x + t, inside), load_times(dout + t, inside),
+                           load_before(x + t, t, inside)};
+                float own[COUNT];
+                differentiate(k, lanes, l, inside, own);
+                store_times(dx + t, inside, own);
+                i--;
+            }
+        }
     }
+
+    const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int j = 0; j <= TAPS; j++) {
+        const float sum = sum_lanes<32>(k.total[j]);
+        if (threadIdx.x % 32 == 0)
+            shared[warp][j] = sum;
+    }
+    __syncthreads();
+    const int absent = TAPS - (int)p.weight.shape[1], j = threadIdx.x;
+    if (j < absent || j > TAPS)
+        return;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int i = 0; i < warps; i++)
+        sum += shared[i][j];
+    finish_sum(f, group, d, j - absent, sum);
 }

@@ -13,60 +13,94 @@
 /* ---- steps -------------------------------------------------------------------------
  */
 
-/* What a lane moves at once: a run, or one value at any place. */
+struct real {}; /* IN, for one value a lane at any place, of any dtype */
+
+/* What a lane moves at once. */
 template <class T, int count> struct moved {
     typedef run<T, count> step;
-    static INLINE step load(const T *from) {
-        return load_run<T, count>(from);
+    static INLINE int size(dtype) {
+        return sizeof(T);
     }
-    static INLINE void store(T *to, const step &s) {
-        store_run(to, s);
+    static INLINE step load(const char *from, dtype) {
+        return load_vector<T, count>(reinterpret_cast<const T *>(from));
     }
-    static INLINE void unpack(float (&to)[count], const step &s) {
+    static INLINE void store(char *to, const step &s, dtype) {
+        store_vector(reinterpret_cast<T *>(to), s);
+    }
+    static INLINE void unpack(float (&to)[count], const step &s, dtype) {
         unpack_run(to, s);
     }
-    static INLINE step pack(const float (&from)[count]) {
+    static INLINE step pack(const float (&from)[count], dtype) {
         return pack_run<T>(from);
     }
 };
 
-template <class T> struct moved<T, 1> {
-    typedef T step;
-    static INLINE T load(const T *from) {
-        return *from;
+template <> struct moved<real, 1> {
+    typedef uint32_t step;
+    static INLINE int size(dtype type) {
+        return type.size();
     }
-    static INLINE void store(T *to, T s) {
-        *to = s;
+    static INLINE step load(const char *from, dtype type) {
+        return load_bits(from, type);
     }
-    static INLINE void unpack(float (&to)[1], T s) {
-        to[0] = to_float(s);
+    static INLINE void store(char *to, step s, dtype type) {
+        store_bits(to, s, type);
     }
-    static INLINE T pack(const float (&from)[1]) {
-        return from_float<T>(from[0]);
+    static INLINE void unpack(float (&to)[1], step s, dtype type) {
+        to[0] = to_float(s, type);
+    }
+    static INLINE step pack(const float (&from)[1], dtype type) {
+        return to_bits(from[0], type);
     }
 };
 
 typedef moved<IN, COUNT> lane_data;
 typedef lane_data::step step;
 
-/* A lane's channels of a (B, D, time) tensor. Absent: data is NULL. */
+/* A lane's channels of a (B, D, time) tensor, and its stride in bytes. Absent: data is
+ * NULL. */
 struct columns {
-    IN *data;
+    char *data;
     int64_t stride;
+    dtype type;
 
     INLINE step at(int64_t t) const {
-        return lane_data::load(data + t * stride);
+        return lane_data::load(data + t * stride, type);
     }
 
     INLINE void put(int64_t t, const step &s) const {
-        lane_data::store(data + t * stride, s);
+        lane_data::store(data + t * stride, s, type);
     }
 };
 
 INLINE columns columns_of(const mbr_tensor &t, int64_t b, int64_t d) {
-    if (!t.data)
-        return {nullptr, 0};
-    return {row_of<IN>(t, b, d), t.stride[2]};
+    const dtype type = dtype_of(t);
+    const int size = lane_data::size(type);
+    return {t.data ? static_cast<char *>(t.data) +
+                         (b * t.stride[0] + d * t.stride[1]) * size
+                   : nullptr,
+            t.stride[2] * size, type};
+}
+
+/* On its way through a row, step by step. */
+template <class T> struct cursor {
+    T *at;
+    int64_t step;
+
+    INLINE void advance() {
+        at += step;
+    }
+};
+
+INLINE cursor<char> from_time(const columns &c, int64_t t) {
+    return {c.data + t * c.stride, c.stride};
+}
+
+INLINE cursor<const int32_t> from_time(const mbr_tensor &seq_idx, int64_t b,
+                                       int64_t t) {
+    const int32_t *row =
+        static_cast<const int32_t *>(seq_idx.data) + b * seq_idx.stride[0];
+    return {row + t * seq_idx.stride[1], seq_idx.stride[1]};
 }
 
 /* x, and before time 0 its history if there is one; everywhere else 0. */
@@ -84,6 +118,11 @@ struct inputs {
     }
 };
 
+/* IDS: 0 there is no seq_idx, 1 there is, 2 see there. */
+INLINE bool has_ids(const mbr_tensor &seq_idx) {
+    return IDS == 2 ? seq_idx.data != nullptr : IDS;
+}
+
 /* ---- taps --------------------------------------------------------------------------
  */
 
@@ -98,17 +137,12 @@ struct alignas(16) block_taps {
 
     /* By all threads of the block. */
     INLINE void load(const mbr_tensor &weight, const mbr_tensor &bias, int64_t first,
-                     int channels) {
+                     int bits) {
         const int64_t dim = weight.shape[0];
-        for (int c = threadIdx.x; c < channels; c += CONV_THREADS) {
-            const int64_t d = first + c;
-            float own[TAPS] = {};
-            if (d < dim)
-                read_taps(own, weight, d);
-#pragma unroll
-            for (int j = 0; j < TAPS; j++)
-                w[j][c] = own[j];
-            w[TAPS][c] = d < dim ? read_bias(bias, d) : 0.0f;
+#pragma unroll 1
+        for (int i = threadIdx.x; i < (TAPS + 1) << bits; i += CONV_THREADS) {
+            const int j = i >> bits, c = i & ((1 << bits) - 1);
+            w[j][c] = first + c < dim ? read_tap(weight, bias, first + c, j) : 0.0f;
         }
     }
 

@@ -8,37 +8,38 @@
 
 #include <stdbool.h>
 
-/* Which values lie side by side; STRIDED is right for any tensors. */
-typedef enum layout { TIME, CHANNEL, STRIDED, LAYOUTS } layout;
-
 enum {
-    TILES = 8,               /* of a segment at most, TIME */
-    STEPS = 64,              /* of a segment at most, CHANNEL and STRIDED */
-    LEAST_STEPS = 16,        /* fewer cost too much for what comes before them */
-    WARPS_WANTED = 96,       /* per multiprocessor, to keep it busy */
-    BLOCKS_WANTED = 1024,    /* of a backward, whose cut knows no device */
-    BACKWARD_WARPS = 1 << 14 /* likewise */
+    STEPS = 32,          /* of a segment at most, CHANNEL and STRIDED, forward */
+    BACKWARD_STEPS = 64, /* likewise, backward, which has more to do before it */
+    LEAST_STEPS = 16,    /* fewer cost too much for what comes before them */
+    TILES = 8,           /* of a segment at most, TIME */
+    LEAST_TILES = 4,     /* backward, if that is enough for a quarter of TIME_WARPS */
+    WARPS_WANTED = 128,  /* per multiprocessor, forward, to keep it busy */
+    BLOCKS_WANTED = 660, /* of a backward, whose cut knows no device */
+    TIME_WARPS = 6144,   /* likewise, TIME */
+    MOST = INT32_MAX     /* of what a kernel counts in 32 bits */
 };
+
+/* Which values lie side by side. IDS: CHANNEL, and there is a seq_idx. STRIDED is right
+ * for any tensors, and the one for states and a seq_idx with TIME. */
+typedef enum layout { TIME, CHANNEL, IDS, STRIDED, LAYOUTS } layout;
 
 typedef struct type {
     uint8_t code, bits;
     int count[LAYOUTS]; /* COUNT in instances.def */
-    uint32_t fwd[LAYOUTS], bwd[LAYOUTS], update;
+    uint32_t fwd[LAYOUTS], bwd[LAYOUTS];
 } type;
 
-#define KERNELS(t)                                                                     \
-    {MBR_KERNEL_causal_conv1d_fwd_##t##_time,                                          \
-     MBR_KERNEL_causal_conv1d_fwd_##t##_channel,                                       \
-     MBR_KERNEL_causal_conv1d_fwd_##t##_strided},                                      \
-        {MBR_KERNEL_causal_conv1d_bwd_##t##_time,                                      \
-         MBR_KERNEL_causal_conv1d_bwd_##t##_channel,                                   \
-         MBR_KERNEL_causal_conv1d_bwd_##t##_strided},                                  \
-        MBR_KERNEL_causal_conv1d_update_##t
+#define KERNELS(way, t)                                                                \
+    {MBR_KERNEL_causal_conv1d_##way##_##t##_time,                                      \
+     MBR_KERNEL_causal_conv1d_##way##_##t##_channel,                                   \
+     MBR_KERNEL_causal_conv1d_##way##_##t##_channel_ids,                               \
+     MBR_KERNEL_causal_conv1d_##way##_strided}
 
 static const type types[] = {
-    {MBR_FLOAT, 32, {4, 4, 1}, KERNELS(f32)},
-    {MBR_FLOAT, 16, {8, 4, 1}, KERNELS(f16)},
-    {MBR_BFLOAT, 16, {8, 4, 1}, KERNELS(bf16)},
+    {MBR_FLOAT, 32, {4, 2, 2, 1}, KERNELS(fwd, f32), KERNELS(bwd, f32)},
+    {MBR_FLOAT, 16, {8, 2, 2, 1}, KERNELS(fwd, f16), KERNELS(bwd, f16)},
+    {MBR_BFLOAT, 16, {8, 2, 2, 1}, KERNELS(fwd, bf16), KERNELS(bwd, bf16)},
 };
 
 static const type *type_of(const mbr_tensor *x) {
@@ -56,11 +57,19 @@ static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-/* ---- layout -------------------------------------------------------------------- */
-
-static bool times_adjoin(const mbr_tensor *t) {
-    return t->stride[2] == 1;
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
+
+static conv_divider divide_by(uint32_t n) {
+    conv_divider d = {0};
+    while (UINT64_C(1) << d.shift < n)
+        d.shift++;
+    d.factor = (uint32_t)((((UINT64_C(1) << d.shift) - n) << 32) / n + 1);
+    return d;
+}
+
+/* ---- layout -------------------------------------------------------------------- */
 
 /* Whether `count` channels of any step can be moved at once. */
 static bool channels_adjoin(const mbr_tensor *t, int count) {
@@ -71,66 +80,92 @@ static bool channels_adjoin(const mbr_tensor *t, int count) {
            t->stride[0] * size % bytes == 0 && t->stride[2] * size % bytes == 0;
 }
 
+/* Whether the _time kernels can count the segments of this x: few have so many. */
+static bool fits_times(const mbr_tensor *x) {
+    const int64_t rows = x->shape[0] * x->shape[1];
+    return rows <= MOST && x->shape[2] / CONV_LANES < MOST / rows;
+}
+
 /* Long ones are x and what is like it; short ones are states. */
-static layout layout_of(const type *k, const mbr_tensor *const *longs, int n_longs,
+static layout layout_of(const type *k, const mbr_tensor *seq_idx,
+                        const mbr_tensor *const *longs, int n_longs,
                         const mbr_tensor *const *shorts, int n_shorts) {
     const mbr_tensor *x = longs[0];
-    bool time = true, channel = x->shape[1] % k->count[CHANNEL] == 0;
+    bool channel = x->shape[1] % k->count[CHANNEL] == 0;
+    bool time = x->shape[2] > 1 && seq_idx->data == NULL && fits_times(x);
     for (int i = 0; i < n_longs; i++) {
-        time = time && times_adjoin(longs[i]);
+        time = time && longs[i]->stride[2] == 1;
         channel = channel && channels_adjoin(longs[i], k->count[CHANNEL]);
     }
-    for (int i = 0; i < n_shorts; i++)
+    for (int i = 0; i < n_shorts; i++) {
+        time = time && shorts[i]->data == NULL;
         channel = channel && channels_adjoin(shorts[i], k->count[CHANNEL]);
-    return channel ? CHANNEL : time && x->shape[2] > 1 ? TIME : STRIDED;
+    }
+    if (channel)
+        return seq_idx->data ? IDS : CHANNEL;
+    return time ? TIME : STRIDED;
 }
 
 /* ---- cutting ------------------------------------------------------------------- */
 
-static uint32_t bits_for(int64_t lanes) {
-    uint32_t bits = 2; /* a team has at least 4: one for each tap */
-    while (bits < 5 && 1 << bits < lanes)
+/* Of a team that needs so many. */
+static uint32_t bits_for(int64_t lanes, uint32_t least) {
+    uint32_t bits = least;
+    while (bits < 5 && INT64_C(1) << bits < lanes)
         bits++;
     return bits;
 }
 
-/* Each of so many groups takes the same number of units, or one less. */
-static int64_t share(int64_t units, int64_t most) {
-    return divide_up(units, divide_up(units, larger(1, most)));
-}
-
-/* Teams along time: rows of x, in segments short enough for a quarter of `warps`. Units
- * beyond so many warps are taken one after the other: the next is on its way then. */
-static conv_plan cut_times(const type *k, const mbr_tensor *x, int64_t warps,
-                           bool in_place) {
-    const int64_t batch = x->shape[0], dim = x->shape[1], length = x->shape[2];
-    conv_plan plan = {.segments = 1, .segment = TILES};
-    plan.lane_bits = bits_for(divide_up(length, k->count[TIME]));
-    const int64_t tile = (int64_t)k->count[TIME] << plan.lane_bits;
-    while (plan.segment > 2 &&
-           batch * dim * (length / (tile * plan.segment)) < warps / 4)
-        plan.segment /= 2;
-    if (!in_place)
-        plan.segments = larger(1, length / (tile * plan.segment));
-    const int64_t teams = warps << (5 - plan.lane_bits);
-    plan.groups = share(batch * plan.segments, divide_up(teams, dim));
+/* Teams along time: segments of `tiles` tiles, or of as few as `least` for so many
+ * warps, or of fewer for a quarter of them. A row that fits into one team is one
+ * segment. */
+static conv_plan cut_times(const type *k, const mbr_tensor *x, int64_t tiles,
+                           int64_t least, int64_t warps) {
+    const int64_t rows = x->shape[0] * x->shape[1], length = x->shape[2];
+    const int64_t count = k->count[TIME];
+    conv_plan plan = {.segments = 1, .segment = 1};
+    /* Tiles may begin before time 0. A team reads the taps, so it has 8 lanes or more.
+     */
+    plan.lane_bits = bits_for(divide_up(length + count - 1, count), 3);
+    if (plan.lane_bits == 5) {
+        const int64_t all = divide_up(length, count * CONV_LANES);
+        while (tiles > least && rows * divide_up(all, tiles) < warps)
+            tiles /= 2;
+        while (tiles > 1 && rows * divide_up(all, tiles) < warps / 4)
+            tiles /= 2;
+        plan.segment = (uint32_t)tiles;
+        plan.segments = (uint32_t)divide_up(all, tiles);
+    }
+    plan.by_segments = divide_by(plan.segments);
+    plan.by_dim = divide_by((uint32_t)x->shape[1]);
     return plan;
 }
 
 /* Teams along channels: as many blocks as wanted, if segments need not be too short. */
 static conv_plan cut_channels(const type *k, layout l, const mbr_tensor *x,
-                              int64_t blocks) {
+                              int64_t steps, int64_t blocks) {
     const int64_t batch = x->shape[0], length = x->shape[2];
     const int64_t lanes = divide_up(x->shape[1], k->count[l]);
-    conv_plan plan = {.segment = STEPS, .lane_bits = bits_for(lanes)};
-    plan.spans = divide_up(lanes, 1 << plan.lane_bits);
+    conv_plan plan = {.segment = (uint32_t)steps, .lane_bits = bits_for(lanes, 2)};
+    plan.spans = (uint32_t)divide_up(lanes, 1 << plan.lane_bits);
     const int64_t teams = CONV_THREADS >> plan.lane_bits;
     while (plan.segment > LEAST_STEPS &&
            plan.spans * divide_up(batch * divide_up(length, plan.segment), teams) <
                blocks)
         plan.segment /= 2;
-    plan.segments = divide_up(length, plan.segment);
     return plan;
+}
+
+/* When the segments of a plan along channels are known. */
+static bool complete(conv_plan *plan, const mbr_tensor *x) {
+    const int64_t segments = divide_up(x->shape[2], plan->segment);
+    if (segments > MOST / x->shape[0])
+        return false;
+    plan->segments = (uint32_t)segments;
+    plan->units = (uint32_t)(x->shape[0] * segments);
+    plan->by_segments = divide_by(plan->segments);
+    plan->by_spans = divide_by(plan->spans);
+    return true;
 }
 
 static mbr_status launch(const mbr_call *c, uint32_t kernel, int64_t blocks,
@@ -140,7 +175,6 @@ static mbr_status launch(const mbr_call *c, uint32_t kernel, int64_t blocks,
         return MBR_E_UNSUPPORTED;
     return mbr__launch(c, kernel, &how, params, size);
 }
-
 /* ---- forward ------------------------------------------------------------------- */
 
 mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
@@ -149,53 +183,69 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
         return MBR_E_UNSUPPORTED;
     const mbr_tensor *const longs[] = {&p->x, &p->out};
     const mbr_tensor *const shorts[] = {&p->initial_states, &p->final_states_out};
-    const layout l = layout_of(k, longs, 2, shorts, 2);
+    const layout l = layout_of(k, &p->seq_idx, longs, 2, shorts, 2);
     const int64_t warps = (int64_t)WARPS_WANTED * mbr__multiprocessors(&p->call);
-    const int64_t batch = p->x.shape[0], dim = p->x.shape[1];
     /* A segment needs the end of the one before: not if out has been written there. */
     const bool whole = p->out.data == p->x.data;
 
     conv_forward f = {.p = *p};
     int64_t blocks;
     if (l == TIME) {
-        f.plan = cut_times(k, &p->x, warps, whole);
-        blocks = divide_up(dim * f.plan.groups, CONV_THREADS >> f.plan.lane_bits);
+        f.plan = cut_times(k, &p->x, whole ? MOST : TILES, 1, whole ? 0 : warps);
+        f.plan.units = (uint32_t)(p->x.shape[0] * p->x.shape[1] * f.plan.segments);
+        blocks = divide_up(f.plan.units, CONV_THREADS >> f.plan.lane_bits);
     } else {
-        f.plan = cut_channels(k, l, &p->x, warps / 8);
-        if (whole) {
-            f.plan.segments = 1;
-            f.plan.segment = p->x.shape[2];
-            if (f.plan.segment > INT32_MAX / 2)
-                return MBR_E_UNSUPPORTED;
-        }
-        blocks = f.plan.spans *
-                 divide_up(batch * f.plan.segments, CONV_THREADS >> f.plan.lane_bits);
+        f.plan = cut_channels(k, l, &p->x, STEPS, warps / 8);
+        if (whole)
+            f.plan.segment = (uint32_t)smaller(p->x.shape[2], INT32_MAX / 2);
+        if (!complete(&f.plan, &p->x) || (whole && f.plan.segments > 1))
+            return MBR_E_UNSUPPORTED;
+        blocks =
+            f.plan.spans * divide_up(f.plan.units, CONV_THREADS >> f.plan.lane_bits);
     }
     return launch(&p->call, k->fwd[l], blocks, CONV_THREADS, &f, sizeof f);
 }
 
 /* ---- backward ------------------------------------------------------------------ */
 
+/* Each of so many groups takes the same number of units, or one less. */
+static int64_t share(int64_t units, int64_t most) {
+    return divide_up(units, divide_up(units, larger(1, most)));
+}
+
 /* Depends on x alone: the workspace is asked for before the outputs are there. */
-static conv_plan cut_backward(const type *k, layout l, const mbr_tensor *x) {
-    const int64_t batch = x->shape[0];
-    conv_plan plan;
-    if (l == TIME) {
-        plan = cut_times(k, x, BACKWARD_WARPS, false);
-    } else {
-        plan = cut_channels(k, l, x, BLOCKS_WANTED);
-        plan.groups =
-            share(divide_up(batch * plan.segments, CONV_THREADS >> plan.lane_bits),
-                  divide_up(4 * BLOCKS_WANTED, plan.spans));
+static bool cut_backward(const type *k, layout l, const mbr_tensor *x,
+                         conv_plan *plan) {
+    if (l != TIME) {
+        *plan = cut_channels(k, l, x, BACKWARD_STEPS, BLOCKS_WANTED);
+        if (!complete(plan, x))
+            return false;
+        plan->groups =
+            (uint32_t)share(divide_up(plan->units, CONV_THREADS >> plan->lane_bits),
+                            BLOCKS_WANTED / plan->spans);
+        return true;
     }
-    return plan;
+    if (!fits_times(x))
+        return false;
+    *plan = cut_times(k, x, TILES, LEAST_TILES, TIME_WARPS);
+    plan->units = (uint32_t)(x->shape[0] * plan->segments);
+    const int64_t units_per_warp = CONV_LANES >> plan->lane_bits;
+    const int64_t warps = divide_up(plan->units, units_per_warp);
+    plan->warps = (uint32_t)smaller(warps, CONV_WARPS);
+    plan->groups = (uint32_t)share(divide_up(warps, plan->warps),
+                                   divide_up(TIME_WARPS, x->shape[1] * plan->warps));
+    plan->rounds = (uint32_t)divide_up(plan->units, (int64_t)plan->groups *
+                                                        plan->warps * units_per_warp);
+    return true;
 }
 
 size_t mbr_impl_causal_conv1d_bwd_workspace(const mbr_causal_conv1d_bwd_params *p) {
     const type *k = type_of(&p->x);
     int64_t groups = 0;
+    conv_plan plan;
     for (int l = 0; k != NULL && l < LAYOUTS; l++)
-        groups = larger(groups, cut_backward(k, (layout)l, &p->x).groups);
+        if (cut_backward(k, (layout)l, &p->x, &plan))
+            groups = larger(groups, plan.groups);
     return (size_t)(groups * (p->weight.shape[1] + 1) * p->x.shape[1]) * sizeof(float);
 }
 
@@ -206,15 +256,16 @@ mbr_status mbr_impl_causal_conv1d_bwd(const mbr_causal_conv1d_bwd_params *p) {
     const mbr_tensor *const longs[] = {&p->x, &p->dout, &p->dx};
     const mbr_tensor *const shorts[] = {&p->initial_states, &p->dfinal_states,
                                         &p->dinitial_states};
-    const layout l = layout_of(k, longs, 3, shorts, 3);
+    const layout l = layout_of(k, &p->seq_idx, longs, 3, shorts, 3);
     const int64_t dim = p->x.shape[1];
-    const conv_backward f = {.p = *p, .plan = cut_backward(k, l, &p->x)};
-    const int64_t blocks =
-        l == TIME ? divide_up(dim * f.plan.groups, CONV_THREADS >> f.plan.lane_bits)
-                  : f.plan.spans * f.plan.groups;
-    const mbr_status status =
-        launch(&p->call, k->bwd[l], blocks, CONV_THREADS, &f, sizeof f);
-    if (status != MBR_OK)
+    conv_backward f = {.p = *p};
+    if (!cut_backward(k, l, &p->x, &f.plan))
+        return MBR_E_UNSUPPORTED;
+    const bool time = l == TIME;
+    const mbr_status status = launch(
+        &p->call, k->bwd[l], (time ? dim : (int64_t)f.plan.spans) * f.plan.groups,
+        time ? f.plan.warps * CONV_LANES : CONV_THREADS, &f, sizeof f);
+    if (status != MBR_OK || f.plan.groups == 1)
         return status;
     return launch(&p->call, MBR_KERNEL_causal_conv1d_bwd_reduce,
                   divide_up(dim, CONV_REDUCE_LANES) * (p->weight.shape[1] + 1),
@@ -224,10 +275,7 @@ mbr_status mbr_impl_causal_conv1d_bwd(const mbr_causal_conv1d_bwd_params *p) {
 /* ---- update -------------------------------------------------------------------- */
 
 mbr_status mbr_impl_causal_conv1d_update(const mbr_causal_conv1d_update_params *p) {
-    const type *k = type_of(&p->x);
-    if (k == NULL)
-        return MBR_E_UNSUPPORTED;
-    return launch(&p->call, k->update,
+    return launch(&p->call, MBR_KERNEL_causal_conv1d_update,
                   divide_up(p->x.shape[0] * p->x.shape[1], CONV_THREADS), CONV_THREADS,
                   p, sizeof *p);
 }

@@ -9,23 +9,39 @@
 #include "causal_conv1d.h"
 
 enum {
-    CONV_THREADS = 128,     /* per block, but of reduce.cu */
+    CONV_THREADS = 128,     /* per block, but of bwd_time.cu and reduce.cu */
+    CONV_WARPS = 4,         /* per block of bwd_time.cu at most */
     CONV_LANES = 32,        /* of a team at most */
     CONV_REDUCE_LANES = 32, /* channels that a block of reduce.cu adds up */
     CONV_REDUCE_THREADS = 256
 };
 
+/* Divides numbers below 2^31 by one, whose inverse, rounded up, is
+ * (2^32 + factor) / 2^(32 + shift). */
+typedef struct conv_divider {
+    uint32_t factor, shift;
+#ifdef __CUDACC__
+    __device__ uint32_t of(uint32_t n) const {
+        return (__umulhi(n, factor) + n) >> shift;
+    }
+#endif
+} conv_divider;
+
 /* How the work is shared out. A team of lanes is what advances together: along time,
- * over one channel (the _time kernels), or along channels, over one step (_channel). A
- * unit is one segment of time of one batch row. */
+ * over one channel (the _time kernels), or along channels, over one step (_channel,
+ * _strided). A unit is one segment of time: of one channel of one batch row (forward,
+ * _time), or of one batch row. */
 typedef struct conv_plan {
-    int64_t segments; /* of a batch row; the last one may be longer or shorter */
-    int64_t segment;  /* its length: in tiles of a team (_time), in steps (_channel) */
-    int64_t spans;    /* _channel: blocks that stand side by side along the channels */
-    int64_t groups;   /* teams that share the units of a channel (_time); backward, also
-                         blocks that do (_channel), and partial sums */
+    conv_divider by_segments, by_dim, by_spans;
+    uint32_t units;
+    uint32_t segments; /* of a row; the last one may be longer or shorter */
+    uint32_t segment;  /* its length: in tiles of a team (_time), in steps */
+    uint32_t spans;  /* blocks that stand side by side along the channels; not _time */
+    uint32_t groups; /* backward: blocks that share the units of a channel, or of a
+                        span, and partial sums */
+    uint32_t rounds; /* units that a team of bwd_time.cu takes one after the other */
+    uint32_t warps;  /* of a block of bwd_time.cu */
     uint32_t lane_bits; /* a team has 1 << lane_bits lanes */
-    uint32_t reserved;
 } conv_plan;
 
 typedef struct conv_forward {
@@ -33,7 +49,8 @@ typedef struct conv_forward {
     conv_plan plan;
 } conv_forward;
 
-/* The workspace holds fp32 [groups][width + 1][D], the bias last. */
+/* The workspace holds fp32 [groups][width + 1][D], the bias last. One group needs none.
+ */
 typedef struct conv_backward {
     mbr_causal_conv1d_bwd_params p;
     conv_plan plan;

@@ -42,6 +42,11 @@ static mbr_tensor sequence(const problem *s, int64_t length) {
     return t;
 }
 
+static mbr_tensor ids(const problem *s) {
+    const int64_t shape[] = {s->batch, s->length};
+    return mbr_fake_tensor(MBR_INT, 32, 2, shape);
+}
+
 static mbr_tensor weights(const problem *s) {
     const int64_t shape[] = {s->dim, s->width};
     return mbr_fake_tensor(MBR_FLOAT, 32, 2, shape);
@@ -102,21 +107,23 @@ static conv_plan send_forward(const mbr_causal_conv1d_fwd_params *p) {
     return f.plan;
 }
 
-/* The last launch is the sum over the partial ones; both get the same. */
+/* Where blocks share a channel, the last launch is the sum over the partial ones, which
+ * gets the same. */
 static conv_plan send_backward(const mbr_causal_conv1d_bwd_params *p) {
     conv_backward f;
     fake->launches = 0;
-    expect(mbr_causal_conv1d_bwd(p), 2);
+    assert_int_equal(mbr_causal_conv1d_bwd(p), MBR_OK);
     const mbr_fake_launch *first = &fake->each[0], *last = &fake->launch;
+    assert_int_equal(last->size, sizeof f);
+    memcpy(&f, last->params, sizeof f);
     assert_memory_equal(first->kernel, "causal_conv1d_bwd_", 18);
+    assert_in_range(first->grid[0], 1, INT32_MAX);
+    assert_int_equal(first->grid[1] * first->grid[2], 1);
+    assert_int_equal(fake->launches, f.plan.groups == 1 ? 1 : 2);
+    assert_int_equal(strstr(last->kernel, "_reduce") != NULL, f.plan.groups > 1);
     assert_ptr_equal(first->stream, last->stream);
     assert_int_equal(first->size, last->size);
     assert_memory_equal(first->params, last->params, last->size);
-    assert_in_range(first->grid[0], 1, INT32_MAX);
-    assert_int_equal(first->grid[1] * first->grid[2], 1);
-    assert_string_equal(fake->launch.kernel, "causal_conv1d_bwd_reduce");
-    assert_int_equal(fake->launch.size, sizeof f);
-    memcpy(&f, fake->launch.params, sizeof f);
     return f.plan;
 }
 
@@ -157,31 +164,55 @@ static void every_dtype_and_layout_has_its_kernel(void **state) {
         s.code = types[i].code;
         s.bits = types[i].bits;
         mbr_causal_conv1d_fwd_params p = forward(&s);
+        p.initial_states.data = p.final_states_out.data = NULL;
         send_forward(&p);
         snprintf(name, sizeof name, "causal_conv1d_fwd_%s_time", types[i].name);
         assert_string_equal(fake->launch.kernel, name);
+        p.initial_states = sequence(&s, s.width - 1); /* states lie across */
+        send_forward(&p);
+        assert_string_equal(fake->launch.kernel, "causal_conv1d_fwd_strided");
         s.channel_last = 1;
         p = forward(&s);
         send_forward(&p);
         snprintf(name, sizeof name, "causal_conv1d_fwd_%s_channel", types[i].name);
         assert_string_equal(fake->launch.kernel, name);
-        snprintf(name, sizeof name, "causal_conv1d_fwd_%s_strided", types[i].name);
+        p.seq_idx = ids(&s);
+        send_forward(&p);
+        snprintf(name, sizeof name, "causal_conv1d_fwd_%s_channel_ids", types[i].name);
+        assert_string_equal(fake->launch.kernel, name);
         p.final_states_out.data = (char *)p.final_states_out.data + s.bits / 8;
         send_forward(&p); /* not aligned */
-        assert_string_equal(fake->launch.kernel, name);
+        assert_string_equal(fake->launch.kernel, "causal_conv1d_fwd_strided");
         s.dim = 97; /* the last channels are not as many as others */
         p = forward(&s);
         send_forward(&p);
-        assert_string_equal(fake->launch.kernel, name);
+        assert_string_equal(fake->launch.kernel, "causal_conv1d_fwd_strided");
         p.x.stride[2] = 200; /* neither side by side */
         p.x.stride[1] = 2;
         send_forward(&p);
-        assert_string_equal(fake->launch.kernel, name);
+        assert_string_equal(fake->launch.kernel, "causal_conv1d_fwd_strided");
         const mbr_causal_conv1d_update_params u = update(&s);
         fake->launches = 0;
         expect(mbr_causal_conv1d_update(&u), 1);
-        snprintf(name, sizeof name, "causal_conv1d_update_%s", types[i].name);
-        assert_string_equal(fake->launch.kernel, name);
+        assert_string_equal(fake->launch.kernel, "causal_conv1d_update");
+    }
+}
+
+/* n / d of every unsigned pair that a plan divides. */
+static void dividers_divide(void **state) {
+    (void)state;
+    mbr_causal_conv1d_fwd_params p;
+    for (int64_t dim = 1; dim < INT32_MAX / 4; dim = dim * 3 / 2 + 1) {
+        problem s = {1, dim, 64, 4, MBR_BFLOAT, 16, 0};
+        p = forward(&s);
+        p.initial_states.data = p.final_states_out.data = NULL;
+        const conv_divider by = send_forward(&p).by_dim;
+        for (int64_t n = 0; n < INT32_MAX; n = n * 5 / 4 + 1)
+            for (int64_t m = n / dim * dim - 1; m <= n / dim * dim + 1; m++)
+                if (m >= 0)
+                    assert_int_equal((uint32_t)(((uint64_t)m * by.factor >> 32) + m) >>
+                                         by.shift,
+                                     m / dim);
     }
 }
 
@@ -199,7 +230,9 @@ static void any_size_is_covered(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const problem *s = &sizes[i];
-        const mbr_causal_conv1d_fwd_params p = forward(s);
+        mbr_causal_conv1d_fwd_params p = forward(s);
+        if (!s->channel_last)
+            p.initial_states.data = p.final_states_out.data = NULL;
         const conv_plan plan = send_forward(&p);
         const mbr_fake_launch *l = &fake->launch;
         const int64_t lanes = INT64_C(1) << plan.lane_bits;
@@ -211,17 +244,42 @@ static void any_size_is_covered(void **state) {
         assert_in_range(lanes, 4, CONV_LANES);
         if (strstr(l->kernel, "_time")) {
             const int64_t tile = lanes * (s->bits == 32 ? 4 : 8);
-            assert_true(teams >= s->dim * plan.groups);
-            assert_in_range(plan.groups, 1, s->batch * plan.segments);
-            assert_true(plan.segments == 1 || lanes == CONV_LANES);
+            assert_int_equal(plan.units, s->batch * s->dim * plan.segments);
+            assert_true(teams >= plan.units);
+            /* Less than a warp has its row in one tile, wherever that begins. */
+            assert_true(lanes == CONV_LANES || tile >= s->length + tile / lanes - 1);
+            assert_true(lanes == CONV_LANES || plan.segments == 1);
             /* All but the last segment lie within the row. */
-            assert_true((plan.segments - 1) * plan.segment * tile < s->length);
+            assert_true((int64_t)(plan.segments - 1) * plan.segment * tile < s->length);
         } else {
-            const int64_t count = strstr(l->kernel, "_channel") ? 4 : 1;
-            assert_true(plan.segments * plan.segment >= s->length);
-            assert_true((plan.segments - 1) * plan.segment < s->length);
+            const int64_t count = strstr(l->kernel, "_strided") ? 1 : 2;
+            assert_int_equal(plan.units, s->batch * plan.segments);
+            assert_true((int64_t)plan.segments * plan.segment >= s->length);
+            assert_true((int64_t)(plan.segments - 1) * plan.segment < s->length);
             assert_true(plan.spans * lanes * count >= s->dim);
-            assert_true(teams / plan.spans >= s->batch * plan.segments);
+            assert_true(teams / plan.spans >= plan.units);
+        }
+    }
+}
+
+/* Every unit of a channel or span has its team, and no block is without one. */
+static void a_backward_has_a_team_for_each_unit(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const problem *s = &sizes[i];
+        const mbr_causal_conv1d_bwd_params p = backward(s);
+        const conv_plan plan = send_backward(&p);
+        assert_int_equal(plan.units, s->batch * plan.segments);
+        if (plan.rounds == 0) /* _channel, _strided: they loop over their units */
+            continue;
+        const int64_t teams =
+            (int64_t)plan.groups * plan.warps * (CONV_LANES >> plan.lane_bits);
+        assert_in_range(plan.warps, 1, CONV_WARPS);
+        assert_true(teams * plan.rounds >= plan.units);
+        assert_true(teams * (plan.rounds - 1) < plan.units);
+        if (plan.groups == 1) {
+            assert_int_equal(fake->launch.grid[0], s->dim);
+            assert_int_equal(fake->launch.block[0], plan.warps * CONV_LANES);
         }
     }
 }
@@ -237,9 +295,10 @@ static void the_workspace_holds_all_partial_sums_in_any_layout(void **state) {
             assert_in_range(plan.groups, 1, p.workspace.size);
             assert_true((uint64_t)(plan.groups * (s->width + 1) * s->dim) * 4 <=
                         p.workspace.size);
-            assert_int_equal(fake->launch.grid[0], (s->dim + CONV_REDUCE_LANES - 1) /
-                                                       CONV_REDUCE_LANES *
-                                                       (s->width + 1));
+            if (plan.groups > 1)
+                assert_int_equal(fake->launch.grid[0],
+                                 (s->dim + CONV_REDUCE_LANES - 1) / CONV_REDUCE_LANES *
+                                     (s->width + 1));
             p.dx.stride[0] = 3 * s->dim * s->length;
             p.dx.stride[1] = 3 * s->length;
             p.dx.stride[2] = 3;
@@ -255,6 +314,8 @@ static void in_place_a_row_is_one_segment(void **state) {
         s.length = 100000;
         s.channel_last = channel_last;
         mbr_causal_conv1d_fwd_params p = forward(&s);
+        if (!channel_last)
+            p.initial_states.data = p.final_states_out.data = NULL;
         assert_true(send_forward(&p).segments > 1);
         p.out = p.x;
         const conv_plan plan = send_forward(&p);
@@ -268,7 +329,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_go_to_their_stream_with_their_parameters),
         cmocka_unit_test(every_dtype_and_layout_has_its_kernel),
+        cmocka_unit_test(dividers_divide),
         cmocka_unit_test(any_size_is_covered),
+        cmocka_unit_test(a_backward_has_a_team_for_each_unit),
         cmocka_unit_test(the_workspace_holds_all_partial_sums_in_any_layout),
         cmocka_unit_test(in_place_a_row_is_one_segment),
     };

@@ -4,85 +4,98 @@
  * in any other layout. conv.cuh says what the macros are, fwd_time.cu the formula.
  *
  * A lane takes COUNT channels through one segment of time, with the inputs it still
- * needs in registers. Its loads are a few steps ahead. out may lie over x, if the row
+ * needs in registers. Its loads are AHEAD steps ahead. out may lie over x, if the row
  * is one segment.
  */
 #include "channel.cuh"
 
-/* The last inputs, bit for bit, in rising order: final may be the memory of the
- * history, which the lane has read by now. */
-INLINE void copy_final(const inputs &x, const columns &final) {
-    for (int j = 0; j < x.kept; j++)
-        final.put(j, x.at(x.length - x.kept + j));
-}
-
-/* One segment: `steps` of x and out, of which the first is at time from. */
-template <bool with_ids>
-INLINE void convolve(const conv_forward &f, const inputs &x, const columns &out,
-                     const columns &final, const lane_taps &w, const int32_t *ids,
-                     int64_t from, int steps) {
-    constexpr int AHEAD =
-        with_ids ? 2 : 4; /* steps that are loaded before they are used */
-    const counted taps = taps_of(x.kept + 1);
+/* A lane on its way through one segment. */
+struct walk {
+    cursor<char> x; /* at what is to be loaded next */
+    cursor<char> out;
+    cursor<const int32_t> ids;
+    dtype type;
+    int steps;
+    step next[AHEAD];
+    int next_id[AHEAD];
     float before[BEFORE][COUNT];
     int id_before[BEFORE];
+};
+
+/* Step t, which is the i-th that is on its way. */
+INLINE void load_next(walk &k, int i, int t, bool with_ids) {
+    if (t < k.steps) {
+        k.next[i] = lane_data::load(k.x.at, k.type);
+        if (with_ids)
+            k.next_id[i] = *k.ids.at;
+    }
+    k.x.advance();
+    k.ids.advance();
+}
+
+/* What comes before the segment, and its first steps. */
+INLINE void begin(walk &k, const inputs &x, int64_t from, bool with_ids) {
 #pragma unroll
     for (int j = 0; j < BEFORE; j++) {
-        lane_data::unpack(before[j], x.at(from - BEFORE + j));
-        if (with_ids)
-            id_before[j] =
-                id_at(ids, f.p.seq_idx.stride[1], x.length, from - BEFORE + j);
+        const int back = j - BEFORE;
+        lane_data::unpack(k.before[j], from > 0 ? x.now.at(from + back) : x.at(back),
+                          k.type);
+        k.id_before[j] = with_ids && from > 0 ? k.ids.at[back * k.ids.step] : -1;
     }
-    const columns own = {x.now.data + from * x.now.stride, x.now.stride};
-    const columns to = {out.data + from * out.stride, out.stride};
-    const int32_t *own_ids = ids + from * f.p.seq_idx.stride[1];
-    step next[AHEAD];
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
-        if (i < steps)
-            next[i] = own.at(i);
-    if (final.data && from == 0)
-        copy_final(x, final);
+        load_next(k, i, i, with_ids);
+}
 
+INLINE void convolve(walk &k, const lane_taps &w, const counted &taps, bool with_silu,
+                     bool with_ids) {
 #pragma unroll 1
-    for (int start = 0; start < steps; start += AHEAD) {
+    for (int start = 0; start < k.steps; start += AHEAD) {
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
-            const int t = start + i;
-            if (t >= steps)
-                break;
+            const int t = start + i, id = k.next_id[i];
+            float now[COUNT], y[COUNT];
+            lane_data::unpack(now, k.next[i], k.type);
+            load_next(k, i, t + AHEAD, with_ids);
             counted c = taps;
-            int id = 0;
-            if (with_ids) {
-                id = own_ids[t * f.p.seq_idx.stride[1]];
-                c = within_sequence(c, id_before[0], id_before[1], id_before[2], id);
-                id_before[0] = id_before[1], id_before[1] = id_before[2];
-                id_before[2] = id;
-            }
-            float x_t[COUNT], y[COUNT];
-            lane_data::unpack(x_t, next[i]);
-            if (t + AHEAD < steps)
-                next[i] = own.at(t + AHEAD);
+            if (with_ids)
+                c = within_sequence(c, k.id_before[0], k.id_before[1], k.id_before[2],
+                                    id);
 #pragma unroll
             for (int n = 0; n < COUNT; n++) {
-                y[n] = add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n],
-                                before[0][n], before[1][n], before[2][n], x_t[n], c);
-                before[0][n] = before[1][n], before[1][n] = before[2][n];
-                before[2][n] = x_t[n];
+                y[n] =
+                    add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n],
+                             k.before[0][n], k.before[1][n], k.before[2][n], now[n], c);
+                k.before[0][n] = k.before[1][n], k.before[1][n] = k.before[2][n];
+                k.before[2][n] = now[n];
             }
-            if (f.p.silu_activation) {
+            if (with_silu) {
 #pragma unroll
                 for (int n = 0; n < COUNT; n++)
                     y[n] = silu(y[n]);
             }
-            if (with_ids && id < 0) { /* padding gives 0, without bias and gate */
+            if (with_ids) {
+                k.id_before[0] = k.id_before[1], k.id_before[1] = k.id_before[2];
+                k.id_before[2] = id;
+                if (id < 0) { /* padding gives 0, without bias and gate */
 #pragma unroll
-                for (int n = 0; n < COUNT; n++)
-                    y[n] = 0.0f;
+                    for (int n = 0; n < COUNT; n++)
+                        y[n] = 0.0f;
+                }
             }
-            to.put(t, lane_data::pack(y));
+            if (t < k.steps)
+                lane_data::store(k.out.at, lane_data::pack(y, k.type), k.type);
+            k.out.advance();
         }
     }
+}
+
+/* The last inputs, bit for bit, in rising order: final may be the memory of the
+ * history, which the lane has read by now. */
+INLINE void copy_final(const inputs &x, const columns &final) {
+#pragma unroll 1
+    for (int j = 0; j < x.kept; j++)
+        final.put(j, x.at(x.length - x.kept + j));
 }
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
@@ -94,28 +107,32 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     const int team = threadIdx.x >> plan.lane_bits;
     const int teams = CONV_THREADS >> plan.lane_bits;
     const int64_t dim = p.x.shape[1], length = p.x.shape[2];
-    const int64_t units = p.x.shape[0] * plan.segments;
-    const int kept = (int)p.weight.shape[1] - 1;
 
-    const int64_t block = blockIdx.x;
-    const int64_t span = (block % plan.spans << plan.lane_bits) * COUNT;
-    const int64_t unit = block / plan.spans * teams + team;
+    const uint32_t row = plan.by_spans.of(blockIdx.x);
+    const int64_t span = (int64_t)(blockIdx.x - row * plan.spans) * COUNT
+                         << plan.lane_bits;
     const int64_t d = span + lane * COUNT;
-    all.load(p.weight, p.bias, span, COUNT << plan.lane_bits);
-    __syncthreads();
-    if (unit >= units || d >= dim)
-        return;
-    const int64_t b = unit / plan.segments;
-    const int64_t from = unit % plan.segments * plan.segment;
-    const int steps = (int)min(length - from, plan.segment);
-    const lane_taps w = all.of(lane);
+    const uint32_t unit = row * teams + team;
+    const bool exists = unit < plan.units && d < dim;
+    const uint32_t b = plan.by_segments.of(unit);
+    const int64_t from = (int64_t)(unit - b * plan.segments) * plan.segment;
     const inputs x = {columns_of(p.x, b, d), columns_of(p.initial_states, b, d), length,
-                      kept};
-    const columns out = columns_of(p.out, b, d),
-                  final = columns_of(p.final_states_out, b, d);
-    const int32_t *ids = ids_of(p.seq_idx, b);
-    if (p.seq_idx.data)
-        convolve<true>(f, x, out, final, w, ids, from, steps);
-    else
-        convolve<false>(f, x, out, final, w, ids, from, steps);
+                      (int)p.weight.shape[1] - 1};
+    walk k;
+    k.x = from_time(x.now, from);
+    k.out = from_time(columns_of(p.out, b, d), from);
+    k.ids = from_time(p.seq_idx, b, from);
+    k.type = dtype_of(p.x);
+    k.steps = exists ? (int)min(length - from, (int64_t)plan.segment) : 0;
+    if (exists)
+        begin(k, x, from, has_ids(p.seq_idx));
+    all.load(p.weight, p.bias, span, plan.lane_bits + COUNT_BITS);
+    __syncthreads();
+    if (!exists)
+        return;
+    if (p.final_states_out.data && from == 0)
+        copy_final(x, columns_of(p.final_states_out, b, d));
+    const lane_taps w = all.of(lane);
+    const counted taps = taps_of((int)p.weight.shape[1]);
+    convolve(k, w, taps, p.silu_activation, has_ids(p.seq_idx));
 }

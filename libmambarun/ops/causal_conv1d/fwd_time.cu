@@ -5,157 +5,123 @@
  *
  *     y_t = bias + sum over taps of w_j x_{t-3+j},  out_t = y_t or y_t sigmoid(y_t)
  *
- * A team walks through one segment of one channel in tiles of lanes COUNT times. Tiles
+ * A team goes through one segment of one channel, in tiles of lanes COUNT times. Tiles
  * begin where x is aligned, be it before time 0: so each lane moves its run at once,
- * for any L. What a lane lacks comes from the lane before it, and from tile to tile
- * through registers: out may lie over x, if the row is one segment.
+ * for any L; only the ends of a row are moved value by value. What a lane lacks comes
+ * from the lane before it, and from tile to tile through registers: out may lie over x,
+ * if the row is one segment.
  */
 #include "time.cuh"
 
-constexpr int AHEAD = 6; /* tiles that the second-level cache is asked for */
-
 struct walk {
-    series<IN> x;
-    IN *out;
-    const int32_t *ids;
-    int64_t ids_step, begin, tiles; /* which begin at time `begin` */
-    float w[TAPS], bias;
-    counted taps;
-    int lane, lanes;
+    taps own;
+    counted width;
+    int lane;
     bool silu;
+    float before[BEFORE]; /* what the team's first lane lacks of the next tile */
 };
 
-/* The last inputs, bit for bit. final may be the memory of the history, which the team
- * has read by now. */
-INLINE void copy_final(const walk &k, const mbr_tensor &final, int64_t b, int64_t d) {
-    const bool mine = k.x.length > 0 && k.lane < k.x.kept;
-    IN last = {};
-    if (mine)
-        last = k.x.at(k.x.length - k.x.kept + k.lane);
-    __syncwarp();
-    if (mine)
-        row_of<IN>(final, b, d)[k.lane * final.stride[2]] = last;
-}
-
-template <bool with_ids>
-INLINE void convolve(const walk &k, const mbr_tensor &final, int64_t b, int64_t d) {
-    const int tile = k.lanes * COUNT;
-    run<IN, COUNT> next = load_times(k.x, k.begin + k.lane * COUNT);
-    float before[BEFORE];
+INLINE void convolve(walk &k, int lanes, const run<IN, COUNT> &given,
+                     float (&y)[COUNT]) {
+    float now[COUNT], x[BEFORE + COUNT];
+    unpack_run(now, given);
 #pragma unroll
-    for (int j = 0; j < BEFORE; j++)
-        before[j] = k.lane == 0 ? to_float(k.x.at(k.begin - BEFORE + j)) : 0.0f;
-    if (final.data && k.begin <= 0)
-        copy_final(k, final, b, d);
-#pragma unroll 1
-    for (int64_t i = 0; i < k.tiles; i++) {
-        const int64_t t = k.begin + i * tile + k.lane * COUNT;
-        float own[COUNT], x[BEFORE + COUNT], y[COUNT];
-        unpack_run(own, next);
-        if (i + 1 < k.tiles)
-            next = load_times(k.x, t + tile);
-        prefetch_times(k.x.now, k.x.length, t + AHEAD * tile);
+    for (int i = 0; i < COUNT; i++)
+        x[BEFORE + i] = now[i];
+#pragma unroll
+    for (int j = 0; j < BEFORE; j++) {
+        /* To the first lane goes what it needs in the next tile. */
+        const float moved =
+            __shfl_sync(ALL_LANES, now[COUNT - BEFORE + j], k.lane - 1, lanes);
+        x[j] = k.lane == 0 ? k.before[j] : moved;
+        k.before[j] = moved;
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        y[i] = add_taps(k.own.bias, k.own.w[0], k.own.w[1], k.own.w[2], k.own.w[3],
+                        x[i], x[i + 1], x[i + 2], x[i + 3], k.width);
+    if (k.silu) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
-            x[BEFORE + i] = own[i];
-#pragma unroll
-        for (int j = 0; j < BEFORE; j++) {
-            /* To the first lane goes what it needs in the next tile. */
-            const float moved =
-                __shfl_sync(ALL_LANES, own[COUNT - BEFORE + j],
-                            (k.lane + k.lanes - 1) & (k.lanes - 1), k.lanes);
-            x[j] = k.lane == 0 ? before[j] : moved;
-            before[j] = moved;
-        }
-        int id[BEFORE + COUNT];
-        if (with_ids) {
-#pragma unroll
-            for (int i = 0; i < BEFORE + COUNT; i++)
-                id[i] = id_at(k.ids, k.ids_step, k.x.length, t - BEFORE + i);
-        }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            counted c = k.taps;
-            if (with_ids)
-                c = within_sequence(c, id[i], id[i + 1], id[i + 2], id[i + 3]);
-            y[i] = add_taps(k.bias, k.w[0], k.w[1], k.w[2], k.w[3], x[i], x[i + 1],
-                            x[i + 2], x[i + 3], c);
-        }
-        if (k.silu) {
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
-                y[i] = silu(y[i]);
-        }
-        if (with_ids) { /* padding gives 0, without bias and gate */
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
-                y[i] = id[i + BEFORE] < 0 ? 0.0f : y[i];
-        }
-        store_times(k.out, k.x.length, t, y);
+            y[i] = silu(y[i]);
     }
 }
 
-/* Tiles begin where x is aligned. */
-INLINE int64_t first_time(const IN *row, int64_t tiles, int tile) {
-    return tiles * tile - misplaced(row);
+/* Tiles of a warp that are aligned and lie within the row; two are on their way. */
+INLINE void convolve_plain(walk &k, const IN *x, IN *out, int tiles) {
+    constexpr int TILE = 32 * COUNT;
+    run<IN, COUNT> next = load_vector<IN, COUNT>(x), later = next;
+    if (tiles > 1)
+        later = load_vector<IN, COUNT>(x + TILE);
+#pragma unroll 1
+    for (; tiles > 0; tiles--) {
+        const run<IN, COUNT> given = next;
+        next = later;
+        if (tiles > 2)
+            later = load_vector<IN, COUNT>(x + 2 * TILE);
+        float y[COUNT];
+        convolve(k, 32, given, y);
+        store_vector(out, pack_run<IN>(y));
+        x += TILE;
+        out += TILE;
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_forward f) {
     const mbr_causal_conv1d_fwd_params &p = f.p;
     const conv_plan &plan = f.plan;
-    const int64_t dim = p.x.shape[1], length = p.x.shape[2];
-    const int64_t units = p.x.shape[0] * plan.segments, teams = dim * plan.groups;
-    const int width = (int)p.weight.shape[1];
+    const int lanes = 1 << plan.lane_bits, tile = lanes * COUNT;
     walk k;
-    k.lanes = 1 << plan.lane_bits;
-    k.lane = threadIdx.x & (k.lanes - 1);
-    k.taps = taps_of(width);
+    k.lane = threadIdx.x & (lanes - 1);
+    k.width = taps_of((int)p.weight.shape[1]);
     k.silu = p.silu_activation;
-    k.ids_step = p.seq_idx.stride[1];
-    const int tile = k.lanes * COUNT;
+    uint32_t unit =
+        blockIdx.x * (CONV_THREADS >> plan.lane_bits) + (threadIdx.x >> plan.lane_bits);
+    const bool exists = unit < plan.units;
+    unit = min(unit, plan.units - 1);
+    const uint32_t row = plan.by_segments.of(unit),
+                   segment = unit - row * plan.segments;
+    const uint32_t b = plan.by_dim.of(row), d = row - b * (uint32_t)p.x.shape[1];
 
-    int64_t team = (int64_t)blockIdx.x * (CONV_THREADS >> plan.lane_bits) +
-                   (threadIdx.x >> plan.lane_bits);
-    const bool exists = team < teams;
-    team = min(team, teams - 1);
-    const int64_t d = team % dim;
-    int64_t index = team / dim;
-    unit u = unit_of(index, plan.segments);
-    {
-        const IN *row = row_of<IN>(p.x, u.b, d);
-        const int64_t t = first_time(row, u.segment * plan.segment, tile);
+    const IN *x = row_of<IN>(p.x, b, d);
+    IN *out = row_of<IN>(p.out, b, d);
+    const int64_t begin = (int64_t)segment * plan.segment * tile - misplaced(x);
+    const int64_t left = exists ? p.x.shape[2] - begin : 0; /* times from there on */
+    x += begin;
+    out += begin;
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++)
-            prefetch_times(row, length, t + i * tile + k.lane * COUNT);
-    }
-    read_taps(k.w, p.weight, d);
-    k.bias = read_bias(p.bias, d);
+    for (int j = 0; j < BEFORE; j++)
+        k.before[j] = k.lane == 0 && begin > 0 ? to_float(x[j - BEFORE]) : 0.0f;
+    x += k.lane * COUNT;
+    out += k.lane * COUNT;
+    k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
 
-    /* As many rounds for all teams of a warp. */
-    const int64_t rounds = (units + plan.groups - 1) / plan.groups;
-    for (int64_t i = 0; i < rounds; i++) {
-        k.x = series_of<IN>(p.x, p.initial_states, width - 1, u.b, d,
-                            exists && index < units);
-        k.out = row_of<IN>(p.out, u.b, d);
-        k.ids = ids_of(p.seq_idx, u.b);
-        k.begin = first_time(k.x.now, u.segment * plan.segment, tile);
-        k.tiles = u.segment < plan.segments - 1 ? plan.segment
-                                                : (length - k.begin + tile - 1) / tile;
-        k.tiles = most_of_warp(k.tiles, k.lanes);
-        const unit now = u;
-        index += plan.groups;
-        if (i + 1 < rounds) {
-            u = unit_of(min(index, units - 1), plan.segments);
-            const IN *row = row_of<IN>(p.x, u.b, d);
-            prefetch_times(row, length,
-                           first_time(row, u.segment * plan.segment, tile) +
-                               k.lane * COUNT);
+    /* Of all tiles, the plain ones; of less than a warp none, it has to stay together.
+     */
+    int tiles = 1, from = begin < 0, to = 0;
+    if (lanes == 32) {
+        tiles = to = plan.segment;
+        if (segment == plan.segments - 1) {
+            tiles = (int)((left + tile - 1) >> (5 + COUNT_BITS));
+            to = (int)(left >> (5 + COUNT_BITS));
         }
-        const mbr_tensor &final = p.final_states_out;
-        if (p.seq_idx.data)
-            convolve<true>(k, final, now.b, d);
-        else
-            convolve<false>(k, final, now.b, d);
+        if (misplaced(out))
+            to = 0;
+    }
+#pragma unroll 1
+    for (int i = 0; i < tiles;) {
+        const int64_t at = (int64_t)i * tile;
+        if (i >= from && i < to) {
+            convolve_plain(k, x + at, out + at, to - i);
+            i = to;
+        } else {
+            const int64_t t = begin + at + k.lane * COUNT;
+            const range inside = range_of(t, p.x.shape[2], exists);
+            float y[COUNT];
+            convolve(k, lanes, load_times(x + at, inside), y);
+            store_times(out + at, inside, y);
+            i++;
+        }
     }
 }

@@ -31,9 +31,5 @@ extern "C" __global__ void __launch_bounds__(CONV_REDUCE_THREADS)
 #pragma unroll
     for (int i = 0; i < SHARES; i++)
         sum += sums[i * CONV_REDUCE_LANES + lane];
-    const mbr_tensor &to = k < width ? p.dweight : p.dbias;
-    if (!to.data)
-        return;
-    const int64_t at = d * to.stride[0] + (k < width ? k * to.stride[1] : 0);
-    write_real(to, at, p.accumulate ? read_real(to, at) + sum : sum);
+    write_sum(f, d, k, sum);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * update.cu - the step that updates a state when tokens come one by one: a forward
- * whose history is the state, any strides. conv.cuh says what the macros are.
+ * whose history is the state, any strides and dtypes.
  *
  * A lane takes one channel of one batch row, and nobody else touches that row of the
  * state. It reads x_t before it writes out_t, so out may lie over x. A row index that
@@ -9,16 +9,24 @@
  */
 #include "conv.cuh"
 
-INLINE void clear(IN *out, int64_t stride, int64_t length) {
-    for (int64_t t = 0; t < length; t++)
-        out[t * stride] = IN{};
-}
+/* One channel of a tensor over time; strides in bytes. */
+struct line {
+    char *data;
+    int64_t stride;
+    dtype type;
 
-/* state <- what stays of it when `count` columns come in. */
-INLINE void shift(IN *state, int64_t stride, int64_t size, int64_t count) {
-#pragma unroll 4
-    for (int64_t j = 0; j + count < size; j++)
-        state[j * stride] = state[(j + count) * stride];
+    INLINE uint32_t at(int64_t t) const {
+        return load_bits(data + t * stride, type);
+    }
+
+    INLINE void put(int64_t t, uint32_t bits) const {
+        store_bits(data + t * stride, bits, type);
+    }
+};
+
+INLINE line line_of(const mbr_tensor &t, int64_t b, int64_t d) {
+    const dtype type = dtype_of(t);
+    return {at(t, b * t.stride[0] + d * t.stride[1]), t.stride[2] * type.size(), type};
 }
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS)
@@ -28,18 +36,19 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS)
     if (index >= p.x.shape[0] * dim)
         return;
     const int64_t b = index / dim, d = index % dim;
-    const IN *x = row_of<IN>(p.x, b, d);
-    IN *out = row_of<IN>(p.out, b, d);
+    const line x = line_of(p.x, b, d), out = line_of(p.out, b, d);
     int64_t entry = b;
     if (p.conv_state_indices.data)
         entry = static_cast<const int32_t *>(
             p.conv_state_indices.data)[b * p.conv_state_indices.stride[0]];
     if (entry < 0 || entry >= p.conv_state.shape[0]) {
-        clear(out, p.out.stride[2], length);
+#pragma unroll 1
+        for (int64_t t = 0; t < length; t++)
+            out.put(t, 0);
         return;
     }
-    IN *state = row_of<IN>(p.conv_state, entry, d);
-    const int64_t size = p.conv_state.shape[2], stride = p.conv_state.stride[2];
+    const line state = line_of(p.conv_state, entry, d);
+    const int64_t size = p.conv_state.shape[2];
     const int kept = (int)p.weight.shape[1] - 1;
     const counted taps = taps_of(kept + 1);
     const bool ring = p.cache_seqlens.data;
@@ -48,8 +57,8 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS)
     int64_t column = size;
     if (ring) {
         column = static_cast<const int32_t *>(
-                     p.cache_seqlens.data)[b * p.cache_seqlens.stride[0]] %
-                 size;
+            p.cache_seqlens.data)[b * p.cache_seqlens.stride[0]];
+        column %= size;
         column += column < 0 ? size : 0;
     }
     float before[BEFORE], w[TAPS];
@@ -57,24 +66,28 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS)
     for (int j = 0; j < BEFORE; j++) {
         int64_t from = column - BEFORE + j;
         from += from < 0 ? size : 0;
-        before[j] = j < BEFORE - kept ? 0.0f : to_float(state[from * stride]);
+        before[j] = j < BEFORE - kept ? 0.0f : to_float(state.at(from), state.type);
     }
-    read_taps(w, p.weight, d);
-    const float bias = read_bias(p.bias, d);
+#pragma unroll
+    for (int j = 0; j < TAPS; j++)
+        w[j] = read_tap(p.weight, p.bias, d, j);
+    const float bias = read_tap(p.weight, p.bias, d, TAPS);
     if (!ring) {
-        shift(state, stride, size, length);
+#pragma unroll 4
+        for (int64_t j = 0; j + length < size; j++) /* what stays of it */
+            state.put(j, state.at(j + length));
         column = size - length; /* below 0: it does not stay */
     }
-
+#pragma unroll 1
     for (int64_t t = 0; t < length; t++) {
-        const IN own = x[t * p.x.stride[2]];
-        const float x_t = to_float(own);
+        const uint32_t own = x.at(t);
+        const float x_t = to_float(own, x.type);
         const float y = add_taps(bias, w[0], w[1], w[2], w[3], before[0], before[1],
                                  before[2], x_t, taps);
         before[0] = before[1], before[1] = before[2], before[2] = x_t;
-        out[t * p.out.stride[2]] = from_float<IN>(p.silu_activation ? silu(y) : y);
+        out.put(t, to_bits(p.silu_activation ? silu(y) : y, out.type));
         if (column >= 0)
-            state[column * stride] = own;
+            state.put(column, own);
         column++;
         if (ring && column == size)
             column = 0;
