@@ -213,7 +213,8 @@ def test_report_writes_everything_to_a_file(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_no_verdict(tmp_path):
     done = main("--report", str(tmp_path / "no" / "such" / "folder"))
-    assert done.returncode == 3 and "No such file" in done.stderr
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert "cannot write the report: " in done.stderr
 
 
 # ---- options ----------------------------------------------------------------------
@@ -312,6 +313,8 @@ def test_a_child_that_ends_early_leaves_no_verdict(tmp_path, how):
     assert report.exit == 3 and report.verdict == "unknown"
     assert "MR112" in codes(report, "error")
     assert "cuInit" in report.sentence()
+    part = diagnose(fabricated(tmp_path, facts), run=False, only=["MR020"])
+    assert part.exit == 3 and "no verdict" in part.sentence()
 
 
 def test_a_check_that_breaks_takes_no_other_with_it(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BOOT = """\
 import json, sys
 folders, path, task = map(json.loads, sys.argv[1:])
-sys.path[:] = path or sys.path + [folders[0].rpartition("/")[0]]
+sys.path[:] = (path or sys.path) + [folders[0].rpartition("/")[0]]
 import mambarun
 mambarun.__path__[:] = folders
 from mambarun import _probe

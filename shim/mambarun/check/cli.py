@@ -60,8 +60,8 @@ def _main(arguments: Sequence[str] | None, machine: Machine | None) -> int:
         require=_requirements(parser, options.require),
         strict=options.strict,
     )
-    if options.report:
-        _write(options.report, report)
+    if options.report and not _written(options.report, report):
+        return 3
     if options.json:
         return _say([json.dumps(report.json(), indent=1)], report.exit)
     if options.quiet:
@@ -181,9 +181,14 @@ def _explain(parser: argparse.ArgumentParser, given: str, lang: str) -> int:
     return _say(explanation(code, lang))
 
 
-def _write(path: str, report: Report) -> None:
-    """Everything about this machine, in English, for an issue."""
-    with open(path, "w", encoding="utf-8") as file:
-        for line in report.lines("en", Style(), verbose=True):
-            print(line, file=file)
-        print("\n" + json.dumps(report.json(), indent=1), file=file)
+def _written(path: str, report: Report) -> bool:
+    """Whether everything about this machine is in the file now, in English."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            for line in report.lines("en", Style(), verbose=True):
+                print(line, file=file)
+            print("\n" + json.dumps(report.json(), indent=1), file=file)
+    except OSError as cause:
+        print(f"mambarun-check: cannot write the report: {cause}", file=sys.stderr)
+        return False
+    return True

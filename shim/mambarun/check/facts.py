@@ -137,7 +137,10 @@ def _dists(machine: Machine) -> Any:
             stem, dot, kind = entry.rpartition(".")
             if not dot or kind not in ("dist-info", "egg-info") or "-" not in stem:
                 continue
-            name, version = stem.split("-")[:2]
+            if kind == "dist-info":
+                name, _, version = stem.rpartition("-")
+            else:  # name-version-py3.10
+                name, version = stem.split("-")[:2]
             yield Dist(normal(name), version, os.path.join(site, entry), site)
 
 

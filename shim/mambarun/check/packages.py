@@ -56,7 +56,7 @@ def _version(facts: Facts, name: str) -> tuple[int, ...] | None:
 
 
 def _mamba(facts: Facts) -> Iterator[Finding]:
-    torch = facts.torch.number if facts.torch else (2, 4)
+    torch = (facts.torch.number if facts.torch else ()) or (2, 4)
     _, mamba, conv = tables.row(tables.PURE_PAIRS, torch)  # type: ignore[misc]
     for name, file in (("mamba-ssm", "mamba_ssm"), ("causal-conv1d", "causal_conv1d")):
         dist, place = facts.dist(name), folder(facts, file)

@@ -78,20 +78,23 @@ class Report:
 
     def sentence(self, lang: str = "en") -> str:
         """The verdict in words."""
-        if self.failures:
-            return fill(VERDICTS["failed"], {}, lang)
         if self.exit:
-            kind = "unusable" if self.exit == 1 else "unknown"
-            status = ERROR if self.of(ERROR) else WARN
-            worst = next(f for f in self.findings if f.status == status)
-            values = {"code": worst.code, "what": worst.what(lang)}
-            return self._private(fill(VERDICTS[kind], values, lang))
+            return self._private(self._bad_sentence(lang))
         if self._disabled():
             return fill(VERDICTS["disabled"], {}, lang)
         if self.selected["gpu"]:
             return fill(VERDICTS["gpu"], self.selected, lang)
         reason = fill(REASONS[self._why_cpu()], {}, lang)
         return fill(VERDICTS["cpu"], {**self.selected, "reason": reason}, lang)
+
+    def _bad_sentence(self, lang: str) -> str:
+        status = ERROR if self.of(ERROR) else WARN
+        worst = next((f for f in self.findings if f.status == status), None)
+        if self.failures or worst is None:
+            return fill(VERDICTS["failed"], {}, lang)
+        kind = "unusable" if self.exit == 1 else "unknown"
+        values = {"code": worst.code, "what": worst.what(lang)}
+        return fill(VERDICTS[kind], values, lang)
 
     def _why_cpu(self) -> str:
         if not self.facts.api:
