@@ -40,11 +40,18 @@ try:
     from torch import __version__ as torch_version
 except ImportError:  # what needs none runs all the same
     torch_version = None
+NEED_TORCH = "arguments compile conv foreign outputs params processes refusals scan"
 collect_ignore = [
-    f"test_{name}.py"
-    for name in "arguments compile conv outputs params processes refusals scan".split()
-    if torch_version is None
+    f"test_{name}.py" for name in NEED_TORCH.split() if torch_version is None
 ]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--other-torch",
+        metavar="FOLDER",
+        help="another torch for test_foreign.py; else one of this tree's .venvs",
+    )
 
 
 def pytest_report_header():
