@@ -49,9 +49,7 @@ def extension(tmp_path_factory):
     source.write_text(SOURCE)
     out = folder / (NAME + EXTENSION_SUFFIXES[0])
     number = tuple(int(n) for n in torch.__version__.split(".")[:2])
-    standard = (
-        "c++20" if number >= (2, 10) else "c++17" if number >= (2, 1) else "c++14"
-    )
+    standard = next(year for since, year in STANDARDS if number >= since)
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     flags = [f"-std=c++{standard}", "-O0", "-w", "-shared", "-fPIC"]
     flags += [f"-D_GLIBCXX_USE_CXX11_ABI={abi}", f"-I{HERE}/include", f"-I{python}"]
