@@ -55,7 +55,8 @@ def used(facts: Facts, what: str) -> dict[str, Any] | None:
 
 
 def _version(library: dict[str, Any] | None) -> str:
-    return (library or {}).get("version") or "?"
+    """ "-" if torch would load none from a file."""
+    return "-" if library is None else library.get("version") or "?"
 
 
 def _kind(torch: Torch | None) -> Iterator[Finding]:
