@@ -26,9 +26,9 @@ TEXTS = {
             "absent": Case(
                 (
                     "{package} is not installed; a model that imports it needs its "
-                    "Python half, for this torch {wanted}, and no compiler",
+                    "Python half, here {package} {wanted}, and no compiler",
                     "没有安装 {package}；导入它的模型需要它的 Python 部分"
-                    "（这个 torch 适用 {wanted}），不需要编译器",
+                    "（这里适用 {package} {wanted}），不需要编译器",
                 ),
                 EXPLAIN_PURE,
             ),
