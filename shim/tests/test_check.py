@@ -237,6 +237,13 @@ def test_wrong_usage_is_status_2(arguments):
     assert "mambarun-check" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments, run", [([], None), (["--run"], True), (["--no-run"], False)]
+)
+def test_run_is_for_the_check_to_decide_unless_said(arguments, run):
+    assert cli._parser().parse_args(arguments).run is run
+
+
 def test_only_shows_and_counts_these_codes():
     done = main("--only", "MR020,mr301", "-v")
     shown = re.findall(r"\bMR\d{3}\b", done.stdout)

@@ -18,13 +18,13 @@ from .texts.words import LABELS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator, Sequence
+    from typing import Iterable, Iterator, Mapping, Sequence
 
     from .machine import Machine
 
 EPILOG = """\
-exit status: 0 usable, perhaps with warnings; 1 not usable; 2 wrong usage; 3 the check
-itself did not finish, so there is no verdict."""
+exit status: 0 usable, perhaps with warnings; 1 not usable; 2 wrong usage; 3 the
+check itself did not finish, so there is no verdict."""
 
 
 def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
@@ -80,14 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="every check, with its evidence")
     add("-q", "--quiet", action="store_true", help="only the verdict")
     add("--json", action="store_true", help="one JSON object and nothing else")
-    add(
-        "--run",
-        action=argparse.BooleanOptionalAction
-        if hasattr(argparse, "BooleanOptionalAction")
-        else _Run,
-        default=None,
-        help="import torch and run every module; default: if a GPU can be used",
-    )
+    run = "import torch and run every module; default: if a GPU can be used"
+    add("--run", dest="run", action="store_true", default=None, help=run)
+    add("--no-run", dest="run", action="store_false", help="do not run them")
     add("--bench", action="store_true", help="also time every module; implies --run")
     add("--only", metavar="ID[,ID]", default="", help="report these codes only")
     add("--list-checks", action="store_true", help="every code with its question")
@@ -106,17 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Run(argparse.Action):
-    """--run and --no-run, for Python 3.8, which has no BooleanOptionalAction."""
-
-    def __init__(self, option_strings, dest, **more):  # type: ignore[no-untyped-def]
-        super().__init__(["--run", "--no-run"], dest, nargs=0, **more)
-
-    def __call__(self, parser, namespace, values, option=None):  # type: ignore[no-untyped-def]
-        setattr(namespace, self.dest, option == "--run")
-
-
-def _language(asked: str | None, environ) -> str:  # type: ignore[no-untyped-def]
+def _language(asked: str | None, environ: Mapping[str, str]) -> str:
     """zh if asked for or the locale's, and if the terminal can show it."""
     wanted = asked or locale(environ, "LC_MESSAGES")
     if not wanted.startswith("zh"):
@@ -130,7 +115,7 @@ def _language(asked: str | None, environ) -> str:  # type: ignore[no-untyped-def
     return "zh"
 
 
-def _say(lines, status: int = 0) -> int:  # type: ignore[no-untyped-def]
+def _say(lines: Iterable[str], status: int = 0) -> int:
     """Print lines; what the encoding lacks is escaped. Returns status."""
     encoding = sys.stdout.encoding or "ascii"
     for line in lines:
