@@ -51,7 +51,10 @@ def check(facts: Facts) -> Iterator[Finding]:
 def headlines(facts: Facts, findings: list[Finding]) -> Iterator[Headline]:
     release, api = kernel_release(facts), facts.api
     case = "works" if api and release else "api" if api else "none"
-    yield Headline("driver", case, {"release": release, "api": api_text(api)})
+    if facts.probe.get("driver") is None:
+        yield Headline("driver", "unknown", {}, SKIP)
+    else:
+        yield Headline("driver", case, {"release": release, "api": api_text(api)})
     gpus = facts.gpus
     if not gpus:
         yield Headline("gpu", "none", {}, SKIP)
@@ -61,9 +64,10 @@ def headlines(facts: Facts, findings: list[Finding]) -> Iterator[Headline]:
         "count": len(gpus),
         "name": first["name"],
         "capability": capability_text(first["capability"]),
-        "variant": chosen(first) or "-",
+        "variant": chosen(first),
     }
-    yield Headline("gpu", "one" if len(gpus) == 1 else "more", values)
+    case = "one" if len(gpus) == 1 else "more"
+    yield Headline("gpu", case if chosen(first) else "no_variant", values)
 
 
 def chosen(gpu: dict[str, Any]) -> str | None:
@@ -270,9 +274,8 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
             "name": gpu["name"],
             "capability": capability_text(gpu["capability"]),
             "memory": f"{gpu['memory'] / 2**30:.0f}",
-            "kind": "integrated" if gpu.get("integrated") else "",
         }
-        yield Finding("MR110", INFO, "mig" if nvml.get("mig") else "gpu", values)
+        yield Finding("MR110", INFO, _kind(gpu, nvml), values)
         if gpu.get("mode") in EXCLUSIVE:
             values["mode"] = EXCLUSIVE[gpu["mode"]]
             yield Finding("MR111", WARN, "mode", values)
@@ -280,6 +283,12 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
     if listed and count > len(listed) and not nvml.get("mig"):
         values = {"shown": len(listed), "count": count}
         yield Finding("MR109", INFO, "some", values)
+
+
+def _kind(gpu: dict[str, Any], nvml: dict[str, Any]) -> str:
+    if nvml.get("mig"):
+        return "mig"
+    return "integrated" if gpu.get("integrated") else "gpu"
 
 
 def _variants(facts: Facts) -> Iterator[Finding]:
@@ -304,9 +313,9 @@ def _variant(facts: Facts, number: int, gpu: dict[str, Any]) -> Iterator[Finding
     }
     if chosen(gpu) is None:
         cuda = [v for v in gpu["variants"] if v["mode"] != "cpu"]
-        absent = any(v["reason"].startswith("not installed") for v in cuda)
+        absent = [v for v in cuda if v["reason"].startswith("not installed")]
         case = "not_installed" if absent else "none"
-        reasons = tuple(f"{v['name']}: {v['reason']}" for v in cuda)
+        reasons = tuple(f"{v['name']}: {v['reason']}" for v in absent or cuda)
         yield Finding("MR120", ERROR, case, values, reasons)
     elif mode(gpu) == "ptx":
         yield Finding("MR120", WARN, "ptx", values)

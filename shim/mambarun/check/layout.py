@@ -21,6 +21,8 @@ COERCED = ("C", "C.UTF-8", "C.utf8", "UTF-8")
 _UNIT = re.compile(
     r"[（“]*(?:[^\s\u3000-\u9fff\uff00-\uffef“”]+|\S)[，。；：、）”！？]*"
 )
+# A word of a shell command: what is quoted is not broken.
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _COLOURS = {"ok": "32", "info": "36", "warn": "33", "error": "31", "skip": "2"}
 _MARKS = {"ok": "✓", "info": "i", "warn": "!", "error": "✗", "skip": "-"}
 _ASCII_MARKS = {"ok": "ok", "info": "i", "warn": "!", "error": "X", "skip": "-"}
@@ -93,7 +95,7 @@ def wrap_command(text: str, indent: str, first: str) -> Iterator[str]:
     """A shell command over several lines that can be copied: ` \\` ends all but the
     last."""
     line, empty = first, True
-    for word in text.split(" "):
+    for word in _WORD.findall(text):
         if not empty and columns(f"{line} {word} \\") > WIDTH:
             yield line + " \\"
             line, empty = indent + "    ", True

@@ -46,7 +46,8 @@ def headlines(facts: Facts, findings: list[Finding]) -> Iterator[Headline]:
         "cudart": _version(used(facts, "cudart")),
         "cudnn": _version(used(facts, "cudnn")),
     }
-    yield Headline("torch", "cuda" if torch.cuda else "cpu", values)
+    kind = "cuda" if facts.libraries else "alone"
+    yield Headline("torch", kind if torch.cuda else "cpu", values)
 
 
 def used(facts: Facts, what: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ HEADLINES = {
             "CUDA 驱动 API {api}（不需要安装 CUDA 工具包和 cuDNN）",
         ),
         "none": ("no usable NVIDIA driver", "没有可用的 NVIDIA 驱动"),
+        "unknown": ("not asked", "未能检查"),
     },
     "gpu": {
         "one": (
@@ -29,6 +30,10 @@ HEADLINES = {
             "{count} visible; the first: {name}, compute capability {capability}: "
             "{variant}",
             "可见 {count} 块；第一块：{name}，计算能力 {capability}：{variant}",
+        ),
+        "no_variant": (
+            "{name}, compute capability {capability}: no variant runs there",
+            "{name}，计算能力 {capability}：没有能用的变体",
         ),
         "none": ("none that can be used", "没有可用的 GPU"),
     },
@@ -511,9 +516,16 @@ hides those after it.
             "gpu": Case(
                 (
                     "cuda:{number} is {name}, compute capability {capability}, "
-                    "{memory} GiB {kind}",
+                    "{memory} GiB",
+                    "cuda:{number} 是 {name}，计算能力 {capability}，{memory} GiB",
+                )
+            ),
+            "integrated": Case(
+                (
+                    "cuda:{number} is {name}, compute capability {capability}, "
+                    "shares {memory} GiB with the processor",
                     "cuda:{number} 是 {name}，计算能力 {capability}，"
-                    "{memory} GiB {kind}",
+                    "与处理器共用 {memory} GiB 内存",
                 )
             ),
             "mig": Case(

@@ -14,6 +14,7 @@ HEADLINES = {
             "{torch}（未导入），CUDA 运行时 {cudart}，cuDNN {cudnn}；"
             "后两者 mambarun 都不用",
         ),
+        "alone": ("{torch} (not imported)", "{torch}（未导入）"),
         "cpu": (
             "{torch} (not imported), without CUDA",
             "{torch}（未导入），不带 CUDA",
