@@ -5,11 +5,13 @@ environment.
 One wheel for every Python, with the library, the CPU variants of the manifest that fit
 this processor family, with --cuda every CUDA variant, and nothing of the tests; it is
 small enough to be carried to a machine without a network (64 MiB). Then it is installed
-with nothing beside it, no torch either, and asked who supplies each module.
+with nothing beside it, no torch either, and asked who supplies each module; its own
+mambarun-check must find its files and its import hook in order.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import platform
 import re
@@ -79,6 +81,13 @@ def clean_install(wheel: pathlib.Path) -> str:
         answer = subprocess.run(
             [python, "-c", ASK], cwd=folder, check=True, capture_output=True, text=True
         )
+        check = [str(pathlib.Path(folder, "bin/mambarun-check")), "--json", "--strict"]
+        done = subprocess.run(
+            [*check, "--only", "MR001,MR021,MR301"],
+            cwd=folder, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+    states = [(c["id"], c["status"]) for c in json.loads(done.stdout)["checks"]]
+    assert ("MR001", "ok") in states and ("MR021", "ok") in states, states
     return answer.stdout.strip()
 
 
