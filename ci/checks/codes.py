@@ -33,7 +33,8 @@ in; after an arrow stands what to do.
 version), `verdict` (`ok`; `degraded`: on the CPU only; `unusable`; `unknown`: the check
 did not finish), `sentence`, `exit`, `selected` {`gpu`, `variant`, `mode`: `cubin`,
 `ptx` or `cpu`}, `machine` {`system`, `arch`, `libc`, `python`, `torch`, `driver`,
-`driver_api`, `gpus`, `libraries`}, `variants` [{`id`, `accepted`, `reason`}], `modules`
+`driver_api`, `gpus`, `libraries`}, `tables` (the date of what is known of versions),
+`variants` [{`id`, `accepted`, `reason`}], `modules`
 [{`name`, `provider`, `file`, `shadowed`}], `checks` [{`id`, `status`: `ok`, `info`,
 `warn`, `error` or `skip`, `summary`, `evidence`, `fix`}] and `failures` (checks that
 broke). Keys are added, never taken away, while `schema` is 1.

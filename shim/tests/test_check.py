@@ -168,6 +168,7 @@ SHAPE = {
     "exit": int,
     "selected": dict,
     "machine": dict,
+    "tables": str,
     "variants": list,
     "modules": list,
     "checks": list,

@@ -37,19 +37,22 @@ def diagnose(
     only: Sequence[str] = (),
     require: Sequence[str] = (),
     strict: bool = False,
+    before_run: Callable[[], None] = lambda: None,
 ) -> Report:
     """All checks on a machine, by default on this one.
 
     run: whether to import torch and run the modules, in another process; None: if a
     GPU can be used. only: codes to report, instead of all. require: facts whose absence
-    is an error; see `requirement`.
+    is an error; see `requirement`. before_run: is called before what takes seconds.
     """
     facts = Facts(machine or Machine.here())
     failures: dict[str, str] = {}
     findings: list[Finding] = []
     for group in GROUPS:
         findings += _guarded(group.__name__, lambda g=group: g.check(facts), failures)
-    findings += _guarded("run", lambda: _trials(facts, run, bench, only), failures)
+    findings += _guarded(
+        "run", lambda: _trials(facts, run, bench, only, before_run), failures
+    )
     findings += _required(facts, require)
     headlines: list[Headline] = []
     for group in (*GROUPS, trials):
@@ -76,11 +79,16 @@ def _guarded(
 
 
 def _trials(
-    facts: Facts, asked: bool | None, bench: bool, only: Sequence[str]
+    facts: Facts,
+    asked: bool | None,
+    bench: bool,
+    only: Sequence[str],
+    before: Callable[[], None],
 ) -> Iterator[Finding]:
     wanted = not only or any(code in trials.CODES for code in only)
     usable = any(driver.chosen(gpu) for gpu in facts.gpus)
     if wanted and (usable if asked is None else asked):
+        before()
         return trials.check(facts, bench)
     return trials.skipped("not_asked")
 

@@ -59,6 +59,7 @@ def _main(arguments: Sequence[str] | None, machine: Machine | None) -> int:
         only=_codes(parser, options.only),
         require=_requirements(parser, options.require),
         strict=options.strict,
+        before_run=lambda: _announce(lang),
     )
     if options.report and not _written(options.report, report):
         return 3
@@ -113,6 +114,12 @@ def _language(asked: str | None, environ: Mapping[str, str]) -> str:
             print("this output cannot carry Chinese: English it is", file=sys.stderr)
         return "en"
     return "zh"
+
+
+def _announce(lang: str) -> None:
+    """Tell a person why it takes longer now."""
+    if sys.stderr.isatty():
+        print(fill(LABELS["running"], {}, lang), file=sys.stderr)
 
 
 def _say(lines: Iterable[str], status: int = 0) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Iterator
 
 MOST_LINKS = 40  # as Linux: a path with more is a loop
-MOST_TEXT = 1 << 20  # of a text file; the checks look for one line
+MOST_TEXT = 8 << 20  # of a text file, in bytes: a RECORD has a line for each file
 
 
 @dataclass
@@ -174,7 +174,7 @@ class Machine:
             return []
 
     def text(self, path: str) -> str | None:
-        """A text file's first MiB; None if it cannot be read."""
+        """A text file's first MiBs; None if it cannot be read."""
         try:
             with open(self.file(path), "rb") as file:
                 return file.read(MOST_TEXT).decode("utf-8", "replace")

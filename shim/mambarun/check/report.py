@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from .. import PROMISED
-from . import driver, modules
+from . import driver, modules, tables
 from .finding import ERROR, OK, SKIP, STATUSES, WARN, Finding, Headline, fill
 from .layout import Style, pad, wrap, wrap_command
 from .texts import SECTIONS, TEXTS
@@ -127,8 +127,10 @@ class Report:
         yield ""
         for section in SECTIONS:
             yield from self._section(section, lang, style, verbose)
-        if verbose:
+        if verbose and self.headlines:  # not under --only
             yield from self._variant_lines(lang, style)
+            yield ""
+            yield fill(LABELS["tables"], {"date": tables.DATE}, lang)
         for group, words in self.failures.items():
             yield ""
             yield from wrap(fill(LABELS["failed"], {"group": group}, lang), "", "")
@@ -213,6 +215,7 @@ class Report:
             "exit": self.exit,
             "selected": self.selected,
             "machine": self._machine(),
+            "tables": tables.DATE,
             "variants": self.variants(),
             "modules": self._modules(),
             "checks": [self._check(f) for f in self.findings],

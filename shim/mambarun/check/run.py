@@ -35,7 +35,7 @@ def check(facts: Facts, bench: bool) -> Iterator[Finding]:
         return
     device, reference = _places(facts)
     answer = _ask(facts, device, bench)
-    yield from _torch(answer)
+    yield from _torch(facts, answer)
     if "error" in answer.get("torch", {"error": ""}):
         yield Finding("MR601", SKIP, "no_torch", {})
         yield Finding("MR602", SKIP, "no_torch", {})
@@ -96,7 +96,7 @@ def _ask(facts: Facts, device: str, bench: bool, variant: str | None = None) -> 
 # ---- MR603, MR602 -----------------------------------------------------------------
 
 
-def _torch(answer: dict[str, Any]) -> Iterator[Finding]:
+def _torch(facts: Facts, answer: dict[str, Any]) -> Iterator[Finding]:
     torch = answer.get("torch") or {}
     if "error" in torch:
         values = {"error": torch["error"].splitlines()[0]}
@@ -108,8 +108,11 @@ def _torch(answer: dict[str, Any]) -> Iterator[Finding]:
     failed = False
     for key, module in answer.items():
         if key.startswith("import/") and "error" in module:
+            name = key[len("import/") :]
+            if supplier(facts, name).why == "disabled":
+                continue
             failed = True
-            values = {"name": key[len("import/") :], "error": module["error"]}
+            values = {"name": name, "error": module["error"]}
             yield Finding("MR603", ERROR, "module", values, tuple(module["trace"]))
     if not failed:
         yield Finding("MR603", OK, "imports", {"torch": torch["version"]})

@@ -716,7 +716,7 @@ The driver is older than the PTX, or CUDA_DISABLE_PTX_JIT is set.
 What to do
 
 - Unset CUDA_DISABLE_PTX_JIT, or update the driver.
-- See what would run here: python -m mambarun""",
+- See what would run here: mambarun-check -v""",
             """\
 驱动不能编译这个变体的 PTX。
 
@@ -725,7 +725,7 @@ What to do
 怎么办
 
 - 取消 CUDA_DISABLE_PTX_JIT，或者升级驱动。
-- 查看这里能用什么：python -m mambarun""",
+- 查看这里能用什么：mambarun-check -v""",
         ),
     ),
     "MR115": Text(
@@ -924,7 +924,7 @@ What to do
 
 - `not installed` everywhere: this mambarun was built without CUDA variants.
 - Move the tensors and the model to the CPU, or update the driver.
-- See what would run here: python -m mambarun""",
+- See what would run here: mambarun-check -v""",
             """\
 mambarun 没有任何变体能在这个设备上执行这次调用。
 
@@ -946,7 +946,7 @@ for execution on the device” 说的就是这件事：里面没有你这块 GPU
 
 - 到处都是 `not installed`：这份 mambarun 构建时没有包含 CUDA 变体。
 - 把张量和模型移到 CPU，或者升级驱动。
-- 查看这里能用什么：python -m mambarun""",
+- 查看这里能用什么：mambarun-check -v""",
         ),
     ),
     "MR121": Text(

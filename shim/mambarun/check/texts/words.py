@@ -49,6 +49,14 @@ LABELS = {
         "代码的含义：mambarun-check --explain {code} --lang zh",
     ),
     "variants": ("variants, in order of preference", "各变体，按优先顺序"),
+    "tables": (
+        "what is known of versions is of {date}",
+        "关于各版本的资料截至 {date}",
+    ),
+    "running": (
+        "importing torch and running the modules; --no-run leaves this out",
+        "正在导入 torch 并运行各模块；加 --no-run 可以跳过",
+    ),
     "failed": ("the check itself failed in {group}:", "检查程序自身在 {group} 出错："),
     "only_messages": ("named by error messages", "仅出现在错误信息中"),
 }
