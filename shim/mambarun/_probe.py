@@ -145,13 +145,14 @@ def _nvml() -> dict[str, Any]:
 def _boards(nvml: ctypes.CDLL) -> dict[str, Any]:
     count, board = ctypes.c_uint(0), ctypes.c_void_p()
     now, later = ctypes.c_uint(0), ctypes.c_uint(0)
+    divided = getattr(nvml, "nvmlDeviceGetMigMode", lambda *_: 1)  # not in old ones
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     names, mig = [], False
     for number in range(count.value):
         if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(board)):
             continue
         names.append(_nvml_text(nvml.nvmlDeviceGetName, board))
-        if not nvml.nvmlDeviceGetMigMode(board, ctypes.byref(now), ctypes.byref(later)):
+        if not divided(board, ctypes.byref(now), ctypes.byref(later)):
             mig = mig or now.value == 1
     return {"gpus": names, "mig": mig}
 
