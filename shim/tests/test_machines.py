@@ -5,6 +5,7 @@ terminal and tells nothing of this machine.
 """
 
 import re
+import signal
 import unicodedata
 
 import pytest
@@ -14,6 +15,14 @@ from mambarun.check.layout import Style
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 BAD = ("warn", "error")
+
+
+class Late(BaseException):
+    """The check hangs; no `except Exception` of it may catch this."""
+
+
+def say_late(*_):
+    raise Late
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,10 @@ def report(tmp_path_factory):
             pytest.skip("NotSupported: there is no cc here to compile a driver with")
         if row.name not in known:
             folder = tmp_path_factory.mktemp("machine")
+            signal.signal(signal.SIGALRM, say_late)
+            signal.alarm(60)
             known[row.name] = folder, matrix.diagnose(row, folder)
+            signal.alarm(0)
         return known[row.name]
 
     return report_

@@ -174,7 +174,9 @@ class Machine:
             return []
 
     def text(self, path: str) -> str | None:
-        """A text file's first MiBs; None if it cannot be read."""
+        """A text file's first MiBs; None if it cannot be read, or is a pipe, say."""
+        if not self.is_file(path):
+            return None
         try:
             with open(self.file(path), "rb") as file:
                 return file.read(MOST_TEXT).decode("utf-8", "replace")

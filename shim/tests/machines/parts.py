@@ -4,6 +4,7 @@ function that adds something to a Builder. A layout comes first, as others look 
 site-packages is.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -499,6 +500,46 @@ def link(path, target):
 
 def program(path):
     return lambda b: b.program(path.format(site=b.site, prefix=b.prefix))
+
+
+def pipe(path):
+    """A named pipe, which nobody writes to: who opens it waits for ever."""
+
+    def part(b):
+        place = b.at(path.format(site=b.site, prefix=b.prefix, suffix=b.suffix))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            place.unlink()
+        os.mkfifo(str(place))
+
+    return part
+
+
+def huge(b):
+    """A terabyte that takes no room."""
+    place = b.at(f"{b.site}/selective_scan_cuda{b.suffix}")
+    place.write_bytes(elf(needed=["libc.so.6"]))
+    os.truncate(str(place), 1 << 40)
+
+
+def loops(b):
+    """Links to themselves, wherever one may be followed; a folder that holds itself."""
+    links = ("/srv/loop", "/usr/local/cuda", "/usr/lib64", b.site + "/mamba_ssm")
+    for path in (*links, f"{b.site}/nvidia/loop", f"{b.site}/torchvision"):
+        b.link(path, path.rpartition("/")[2])
+    b.link(f"{b.site}/up", "..")
+    b.before.append("/srv/loop")
+    b.after += ["/srv/loop/deeper", f"{b.site}/up/site-packages/up/site-packages"]
+
+
+def odd_names(b):
+    """Names that are no text, and metadata whose names say nothing."""
+    os.makedirs(os.fsencode(str(b.at(b.site))) + b"/\xff\xfe-1.0.dist-info")
+    for name in ("-", "a-b-c", ".", "-..-"):
+        b.file(f"{b.site}/{name}.dist-info/RECORD", b"\0\xff,,\n")
+    folder = os.fsdecode(b"/data/\xff\xfe")
+    b.before.append(folder)
+    module(site=folder, abi="TRUE")(b)
 
 
 def gone(path):

@@ -924,6 +924,68 @@ VARIABLES = (
     ),
 )
 
+# ---- odd ones: whatever lies there, nothing crashes and nothing hangs --------------
+
+ODD = (
+    Row(
+        "named pipes where files should be",
+        machine(
+            p.pipe("{site}/torch/version.py"),
+            p.pipe("{site}/causal_conv1d-1.6.1.dist-info/RECORD"),
+            p.module("causal_conv1d_cuda", abi="TRUE"),
+            p.pipe("{site}/selective_scan_cuda{suffix}"),
+            p.pipe("/proc/driver/nvidia/version"),
+            p.pipe("/etc/ld.so.cache"),
+        ),
+        {"MR201": ERROR, "MR302": WARN},
+        {},
+        1,
+    ),
+    Row("a module of a terabyte", machine(p.huge), {"MR301": INFO}, {}),
+    Row("links in circles", machine(p.loops), {}, {}),
+    Row("names that are no text", machine(p.odd_names), {"MR302": WARN}, {}),
+    Row(
+        "entries of sys.path that are no folders",
+        machine(
+            p.file("/opt/packages.zip"),
+            lambda b: b.before.extend(
+                ["", "relative", "/opt/packages.zip", "/nowhere"]
+            ),
+        ),
+        {},
+        {},
+    ),
+    Row(
+        "variables that name nothing that there is",
+        machine(
+            p.env(
+                LD_LIBRARY_PATH=":::/nowhere:relative:" + "/x" * 5000,
+                CUDA_HOME="relative",
+                PATH="",
+            )
+        ),
+        {"MR505": WARN},
+        {},
+    ),
+    Row(
+        "folders where files should be",
+        machine(
+            p.gone("{site}/torch/lib/libc10.so"),
+            p.folder("{site}/torch/lib/libc10.so"),
+            p.folder("{site}/selective_scan_cuda.so"),
+            p.folder("{site}/torch/lib/libtorch_global_deps.so.bak"),
+        ),
+        {},
+        {},
+    ),
+    Row(
+        "the current folder was deleted",
+        machine(p.fields(cwd="/gone/away")),
+        {},
+        {},
+    ),
+)
+
 # ---- a driver that is loaded ------------------------------------------------------
 
 
@@ -1047,6 +1109,6 @@ FABRICATED = (
     GUIDE,
     PLAIN,
     *(*PYTHONS, *TORCHES, *MODULES, *PACKAGES),
-    *(*DRIVERS, *HOSTS, *VARIABLES),
+    *(*DRIVERS, *HOSTS, *VARIABLES, *ODD),
 )
 ROWS = (*FABRICATED, *LOADED)
