@@ -748,6 +748,19 @@ def test_a_torch_that_does_not_import_is_shown_with_its_traceback(tmp_path):
     assert any("torch/__init__.py" in line for line in broken.evidence)
 
 
+# ---- the loader's folders ---------------------------------------------------------
+
+
+def test_folders_of_ld_so_conf_are_the_loaders(tmp_path):
+    from mambarun.check import modules
+
+    program(tmp_path, "/etc/ld.so.conf", "include ld.so.conf.d/*.conf\n/opt/a/lib\n")
+    program(tmp_path, "/etc/ld.so.conf.d/cuda.conf", "# CUDA\n/opt/cuda/lib64\n")
+    folders = list(modules._loader_folders(fabricated(tmp_path, gpu())))
+    assert "/usr/lib/x86_64-linux-gnu" in folders
+    assert folders[-2:] == ["/opt/a/lib", "/opt/cuda/lib64"]
+
+
 # ---- PATH -------------------------------------------------------------------------
 
 
@@ -764,6 +777,7 @@ def program(tmp_path, path, text="#!/bin/sh\n"):
         ("#!/opt/env/bin/python", "same"),
         ("#!/usr/bin/python3", "pip"),
         ("#!/usr/bin/env python3", "same"),
+        ("#!/bin/sh", "same"),  # pip's own, where the path is too long
         ("\x7fELF", "same"),
     ],
 )

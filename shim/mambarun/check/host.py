@@ -9,6 +9,7 @@ import base64
 import csv
 import hashlib
 import os
+import re
 
 from .. import PROMISED
 from . import tables
@@ -262,8 +263,9 @@ def _same_pip(machine: Machine) -> Iterator[Finding]:
     """`pip` installs for the interpreter in its first line."""
     pip = next(machine.programs("pip"), None)
     first = (machine.text(pip) or "").partition("\n")[0] if pip else ""
-    interpreter = first[2:].strip() if first.startswith("#!/") else ""
-    if not interpreter or "/env " in interpreter or _belongs(machine, interpreter):
+    found = re.match(r"#!(/\S*/(?:python|pypy)[\d.]*)\s*$", first)
+    interpreter = found[1] if found else ""  # else a wrapper, which may start any
+    if not interpreter or _belongs(machine, interpreter):
         yield Finding("MR022", OK, "same", {}, (machine.executable,))
         return
     values = {"other": machine.shown(interpreter)}

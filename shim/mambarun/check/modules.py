@@ -294,10 +294,18 @@ def _found(facts: Facts, copy: Copy, file: elf.Elf, soname: str) -> bool:
         return True
     origin = os.path.dirname(machine.real(copy.path))
     own = [f.replace("$ORIGIN", origin) for f in (*file.rpath, *file.runpath)]
-    loader = [f.format(arch=machine.arch) for f in SYSTEM_FOLDERS]
-    folders = [*own, *machine.paths_in("LD_LIBRARY_PATH"), *loader]
+    folders = [*own, *machine.paths_in("LD_LIBRARY_PATH"), *_loader_folders(machine)]
     folders += torch_folders(facts)
     return any(machine.is_file(f"{folder}/{soname}") for folder in folders)
+
+
+def _loader_folders(machine: Machine) -> Iterator[str]:
+    """Where every program's libraries are looked for: what ld.so.cache is made of."""
+    yield from (folder.format(arch=machine.arch) for folder in SYSTEM_FOLDERS)
+    lists = [f"/etc/ld.so.conf.d/{n}" for n in machine.names("/etc/ld.so.conf.d")]
+    for path in ("/etc/ld.so.conf", *lists):
+        lines = (machine.text(path) or "").splitlines()
+        yield from (line.strip() for line in lines if line.startswith("/"))
 
 
 def torch_folders(facts: Facts) -> Iterator[str]:
