@@ -177,7 +177,7 @@ class Tree:
         self.root, self.variant = folder / "tree", options.variant
         self.nvrtc, self.cache = options.nvrtc, options.cache
         self.lib = self.root / "build/test/lib"
-        self.kernels = self.root / "build/test/libmambarun/kernels" / self.variant
+        self.kernels = self.root / "build/test/kernels" / self.variant
         ignored = shutil.ignore_patterns(
             "build", ".git", ".venv*", ".gpu", "out", "dist"
         )
@@ -317,9 +317,10 @@ def _first_red(asked: list[Question], lib: Path, kind: str, at: mmap.mmap) -> st
     candidate = Library(str(lib / "libmambarun.so"), device)
     for number, question in enumerate(asked):
         at[:] = number.to_bytes(8, "little")
-        signal.alarm(CASE_SECONDS + (0 if number else CASE_SECONDS))  # the first loads
+        signal.alarm(0)
         if size(question) > LARGEST:
             continue
+        signal.alarm(CASE_SECONDS + (0 if number else CASE_SECONDS))  # the first loads
         try:
             complaints = examine(question.expected, candidate).complaints
         except Exception as error:  # what the fault did to this very process
@@ -499,35 +500,31 @@ def judge_there(options: argparse.Namespace) -> int:
         assert stamp
         reference = Reference(libs / "sound" / REFERENCE, stamp[1])
         asked = questions(reference, outcome.seed)
+        asked.sort(key=lambda q: (not q.case.quick, q.case.family != "random"))
         for number in range(len(results)):
             whole = libs / f"{number}-whole"
             shutil.copytree(libs / "sound", whole)
             shutil.copytree(libs / str(number), whole, dirs_exist_ok=True)
 
-        def sound(entry: str) -> list[str]:
-            """Cases of an entry point that are red without any fault."""
-            mine, red = [q for q in asked if q.entry == entry], []
-            while mine:
-                case, said = first_red(mine, libs / "sound", outcome.variant)
-                if not case:
-                    break
-                red.append(f"{case}: {said}")
-                mine = [q for q in mine if q.name != case]
-            return red
+        spoilt: set[str] = set()  # cases that are red without any fault
 
         def one(number: int) -> None:
-            fault = results[number].fault
-            whole = libs / f"{number}-whole"
-            mine = [q for q in touched_by(fault, asked) if q.name not in spoilt]
-            results[number].settle(*first_red(mine, whole, outcome.variant))
-            print(f"{number + 1:4} {results[number]}", flush=True)
+            result = results[number]
+            mine = touched_by(result.fault, asked)
+            while True:
+                mine = [q for q in mine if q.name not in spoilt]
+                red = first_red(mine, libs / f"{number}-whole", outcome.variant)
+                same = [q for q in mine if q.name == red[0]]
+                if not same or not any(
+                    first_red(same, libs / "sound", told["variant"])
+                ):
+                    break
+                spoilt.add(red[0])
+            result.settle(*red)
+            print(f"{number + 1:4} {result}", flush=True)
 
         with ThreadPoolExecutor(JUDGES) as pool:
-            red = list(pool.map(sound, sorted({q.entry for q in asked})))
-            spoilt = {line.partition(": ")[0] for lines in red for line in lines}
             list(pool.map(one, range(len(results))))
-    for line in itertools.chain(*red):
-        print(f"red without any fault, and not asked again: {line}")
     if spoilt:
         outcome.notes["red without any fault"] = ", ".join(sorted(spoilt))
     return outcome.finish(options, begin)
