@@ -37,7 +37,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -150,18 +149,18 @@ def faults(options: argparse.Namespace) -> Iterator[Fault]:
             yield fault
 
 
-def harmless(fault: Fault, line: str) -> str:
+def harmless(fault: Fault, line: str, becomes: str) -> str:
     """Why a fault changes nothing, if that is known: from the lists HARMLESS of
-    (file, function, words in the line, what these words became, why); an empty string
+    (file, function, words in the line, words in what it becomes, why); an empty string
     stands for any."""
     for path in sorted([HERE / "faults.py", *HERE.glob("ops/*/faults.py")]):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for file, function, words, after, why in importlib.import_module(name).HARMLESS:
+        for file, function, was, now, why in importlib.import_module(name).HARMLESS:
             if (
                 fault.file.endswith(file)
                 and function in ("", fault.function)
-                and words in line
-                and after in ("", fault.after)
+                and was in line
+                and now in becomes
             ):
                 return str(why)
     return ""
@@ -239,6 +238,7 @@ class Tree:
         command = ["libmambarun/variant/kernels.py", "--row", fault.kernel]
         command += ["--arch", re.findall(r"\d+", self.variant)[1], "--nvrtc"]
         command += [self.nvrtc, "--out", str(out)]
+        command += ["--cache", self.cache] if self.cache else []
         try:
             path.write_text(fault.apply(sound))
             if self.run(sys.executable, *command):
@@ -344,7 +344,7 @@ class Result:
 
     def settle(self, case: str, said: str) -> None:
         self.case, self.said = case, said.replace("\n", " ")
-        self.why = "" if case else harmless(self.fault, f"{self.line} {self.becomes}")
+        self.why = "" if case else harmless(self.fault, self.line, self.becomes)
 
     def __str__(self) -> str:
         f = self.fault
@@ -361,7 +361,7 @@ class Outcome:
     variant: str
     seed: int
     results: list[Result] = field(default_factory=list)
-    idle: Counter[str] = field(default_factory=Counter)
+    idle: dict[str, int] = field(default_factory=dict)  # what counts for nothing
     notes: dict[str, str] = field(default_factory=dict)
 
     def finish(self, options: argparse.Namespace, begin: float) -> int:
@@ -415,7 +415,7 @@ def judge_here(options: argparse.Namespace) -> int:
 
             nothing = tree.with_fault(fault, use)
             if nothing:
-                outcome.idle[nothing] += 1
+                outcome.idle[nothing] = outcome.idle.get(nothing, 0) + 1
                 continue
             result = Result(fault, *fault.source((tree.root / fault.file).read_text()))
             result.settle(*red)
@@ -464,7 +464,7 @@ def prepare(options: argparse.Namespace) -> int:
 
             nothing = tree.with_fault(fault, use)
             if nothing:
-                outcome.idle[nothing] += 1
+                outcome.idle[nothing] = outcome.idle.get(nothing, 0) + 1
                 continue
             result = Result(fault, *fault.source((tree.root / fault.file).read_text()))
             outcome.results.append(result)
@@ -491,7 +491,7 @@ def judge_there(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     told = json.loads((options.judge / "faults.json").read_text())
     results = [Result(**{**r, "fault": Fault(**r["fault"])}) for r in told["results"]]
-    outcome = Outcome(told["variant"], told["seed"], results, Counter(told["idle"]))
+    outcome = Outcome(told["variant"], told["seed"], results, told["idle"])
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(options.judge / "libs.tar.xz") as archive:
             archive.extractall(folder)
