@@ -65,4 +65,11 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "i <= VW && i < k.lanes",
         "there are at most VW lanes",
     ),
+    (
+        "selective_scan/cpu_bwd.c",
+        "choose_slices",
+        "",
+        "",
+        "how many partial sums there are: memory and speed, and an order of adding",
+    ),
 ]
