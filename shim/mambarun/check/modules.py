@@ -198,7 +198,6 @@ def _broken(facts: Facts, copy: Copy, fault: Fault, wins: bool) -> Finding:
         **fault.values,
         "file": os.path.basename(copy.path),
         "remove": _removal(facts, copy),
-        "origin": f"{dist.name} {dist.version}" if dist else "?",
     }
     evidence = (copy.path, *_built(facts, copy, dist), *fault.evidence)
     return Finding("MR302", ERROR if wins else WARN, fault.case, values, evidence)
