@@ -11,9 +11,7 @@
 enum {
     VECTORS = 512,    /* of A (and of h, ...) that a task keeps: values of all blocks */
     SLICE_BLOCKS = 8, /* blocks per task at most: enough to make B and C cheap */
-    PAIR_STATES = 16, /* states per write to x */
-    SUMMED = 32       /* steps whose delta is added up by itself: a chunk's 2048 in a row
-                         would cost the product in x its digits */
+    PAIR_STATES = 16  /* states per write to x */
 };
 
 typedef struct forward {
@@ -31,9 +29,11 @@ typedef struct slice {
     int blocks;
     block at[SLICE_BLOCKS];
     vf D[SLICE_BLOCKS], bias[SLICE_BLOCKS];
-    vf sum[SLICE_BLOCKS]; /* of delta, since the last entry of x */
-    vf A[VECTORS];        /* with log2(e) */
-    vf K[VECTORS];        /* see struct advance */
+    vf sum[SLICE_BLOCKS];  /* of delta, since the last entry of x */
+    vf lost[SLICE_BLOCKS]; /* by rounding it: 16-bit steps beside one bias have the same
+                              last digits, so that each addition rounds the same way */
+    vf A[VECTORS];         /* with log2(e) */
+    vf K[VECTORS];         /* see struct advance */
     vf h[VECTORS];
     vf product[VECTORS]; /* of all decays up to the last entry of x */
     float B[COEFFICIENTS], C[COEFFICIENTS];
@@ -83,7 +83,7 @@ static void start_block(slice *w, int i) {
     const int first = i * s->values;
     w->D[i] = load_channels(s->D, w->at[i], 1);
     w->bias[i] = load_channels(s->delta_bias, w->at[i], s->repeat);
-    w->sum[i] = v_set(0);
+    w->sum[i] = w->lost[i] = v_set(0);
     load_rates(s, w->at[i], w->A + first);
     load_factors(s, w->at[i], w->K + first);
     for (int v = 0; v < s->values; v++) {
@@ -112,8 +112,11 @@ static void write_states(slice *w, int i, int64_t chunk) {
     const scan *s = &w->f->s;
     const vf *h = w->h + i * s->values, *product = w->product + i * s->values;
     v_plane x = chunk_at(s, &w->f->p->x, w->b, w->at[i].d, chunk);
-    extend_products(s, w->sum[i], w->A + i * s->values, w->product + i * s->values);
+    const vf lost = v_keep(w->lost[i] == w->lost[i], w->lost[i]); /* inf - inf: none */
+    extend_products(s, w->sum[i] + lost, w->A + i * s->values,
+                    w->product + i * s->values);
     w->sum[i] = v_set(0);
+    w->lost[i] = v_set(0);
     for (int n = 0; n < s->states; n += PAIR_STATES) {
         const int count = (int)least(PAIR_STATES, s->states - n) * s->parts;
         vf pairs[PAIR_STATES * 4];
@@ -134,16 +137,16 @@ static void advance_block(slice *w, int i, int64_t time, int steps) {
     vf dt[TILE], du[TILE], y[TILE];
     v_tile_load(y, rows_at(s->u, w->b, k.d, time), k.lanes, steps);
     load_delta(s, w->b, k, time, steps, w->bias[i], dt);
-    for (int from = 0; from < steps; from += SUMMED) {
-        const int to = (int)least(from + SUMMED, steps);
-        vf sum = v_set(0);
-        for (int t = from; t < to; t++) {
-            sum += dt[t];
-            du[t] = dt[t] * y[t];
-            y[t] *= w->D[i];
-        }
-        w->sum[i] += sum;
+    vf sum = w->sum[i], lost = w->lost[i];
+    for (int t = 0; t < steps; t++) {
+        const vf next = sum + dt[t];
+        lost += dt[t] - (next - sum);
+        sum = next;
+        du[t] = dt[t] * y[t];
+        y[t] *= w->D[i];
     }
+    w->sum[i] = sum;
+    w->lost[i] = lost;
     const int first = i * s->values;
     advance_all(s, f->kernel,
                 &(advance){.dt = dt,
