@@ -56,7 +56,19 @@ def wanted(cuda: bool) -> set[str]:
         files |= {f"{standin.name}/__init__.py", f"{standin.name}/__init__.pyi"}
     for module in (ROOT / "shim/mambarun").rglob("*.py"):
         files.add(str(module.relative_to(ROOT / "shim")))
-    return files
+    return files | conformance()
+
+
+def conformance() -> set[str]:
+    """The command that judges, with the reference; nothing of what tests that."""
+    folder = ROOT / "conformance"
+    files = {"libmambarun_reference.so", "ops.def", "page.css", "mustpass.txt"}
+    for module in folder.rglob("*.py"):
+        inside = module.relative_to(folder)
+        if not re.match(r"test_|conftest|mutate|faults|plain", module.name):
+            if inside.parts[0] not in ("fakes", "results"):
+                files.add(str(inside))
+    return {f"mambarun/conformance/{file}" for file in files}
 
 
 def contents(wheel: pathlib.Path, expected: set[str]) -> list[str]:
