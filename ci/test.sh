@@ -178,10 +178,18 @@ fi
 check "pip install ." need_mambarun
 tests shim python shim/tests
 MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_reference.py
+MAMBARUN_PATH=$lib tests "conformance suite" python conformance/test_suite.py
 tests "conformance cases" python conformance/test_cases.py
 while read -r variant; do
     conformance "$variant"
 done < <(cpu_variants)
+# The command, as users run it: the variants and the stand-ins; and each commit draws
+# random cases and values of its own.
+check "conformance --quick" env MAMBARUN_PATH="$lib" python -m conformance --quick \
+    --report "$logs/conformance"
+seed=$(git rev-list --count HEAD 2>/dev/null || echo 1)
+check "conformance --seed $seed" env MAMBARUN_PATH="$lib" python -m conformance \
+    --seed "$seed" --only '*/random-*'
 tests "upstream's callers" ci/callers.sh conformance/test_upstream.py \
     conformance/test_transformers.py
 check "vmamba_digits --check" python examples/vmamba_digits.py --check

@@ -15,6 +15,7 @@ import torch
 from .calling import Complaint, Lost, Unsupported
 from .cases import Case, Maker
 from .judge import Verdict, judge
+from .modules import Known, known
 from .providers import Call, Plain, Provider, Reference, Refused, rooms
 
 PASSED, FAILED, KNOWN, SKIPPED = "passed", "failed", "known", "skipped"
@@ -117,21 +118,30 @@ def _refuse(
     case, call = expected.case, expected.call
     if isinstance(candidate, Reference):
         raise Unsupported("a variant may assume that arguments passed the checks")
+    rows = known_of(candidate, call) if isinstance(call, Call) else []
+    known = {row.does: Result(KNOWN, reason=row.cause) for row in reversed(rows)}
     try:
         candidate.run(call, candidate.ways(case.how, case.signature)[0])
     except Refused as refused:
-        wrong = []
         status = candidate.expected_error(case.error)
         if refused.status != status:
-            wrong.append(f"refused by {refused.status}, not {status}: {refused.text}")
-        elif not refused.text.startswith(case.refusal):
-            wrong.append(f"refused with {refused.text!r}, not {case.refusal!r}")
-        arrays = call.arrays() if isinstance(call, Call) else {}
-        for name, array in arrays.items():
-            if not torch.equal(array.buffer, before[name]):
-                wrong.append(f"{name} was written to")
-        return Result(FAILED, wrong) if wrong else Result(PASSED)
-    return Result(FAILED, [f"not refused; expected: {case.refusal}"])
+            text = _first_lines(refused.text)
+            return Result(
+                FAILED, [f"refused by {refused.status}, not {status}: {text}"]
+            )
+        written = [
+            name
+            for name, array in (call.arrays() if before else {}).items()
+            if not torch.equal(array.buffer, before[name])
+        ]
+        if written:
+            return Result(FAILED, [f"{', '.join(written)} written to, though refused"])
+        if refused.text.startswith(case.refusal):
+            return Result(PASSED)
+        text = f"refused with {_first_lines(refused.text)!r}, not {case.refusal!r}"
+        return known.get("words", Result(FAILED, [text]))
+    text = f"not refused; expected: {case.refusal}"
+    return known.get("accepts", Result(FAILED, [text]))
 
 
 # ---- results ------------------------------------------------------------------------
@@ -141,14 +151,14 @@ def _compute(
     expected: Expected, candidate: Provider, before: dict[str, torch.Tensor]
 ) -> Result:
     call = expected.call
-    rows = candidate.known_of(call)
+    rows = known_of(candidate, call)
     not_asked = [row for row in rows if row.does == "not asked"]
     if not_asked and not any(row.does == "refuses" for row in rows):
         return Result(KNOWN, reason="not asked: " + not_asked[0].cause)
     try:
         results, repeats = _run_all_ways(expected, candidate, before, rows)
     except Refused as refused:
-        excuse = candidate.excuse(call, refused)
+        excuse = candidate.excuse(call, refused) or _known_refusal(rows, refused)
         if excuse:
             raise Unsupported(excuse) from None
         text = f"refused: {refused.status}: {refused.text}"
@@ -189,11 +199,24 @@ def _compare(
     )
 
 
-def _known_difference(rows: list[Any], output: str, verdict: Verdict) -> str:
+def known_of(candidate: Provider, call: Call) -> list[Known]:
+    """The known deviations that a provider may show in a call."""
+    names = set(candidate.known_as)
+    return [row for row in known() if names & {*row.modules} and row.when(call)]
+
+
+def _known_refusal(rows: list[Known], refused: Refused) -> str:
+    causes = [row.cause for row in rows if row.does == "refuses"]
+    return f"{causes[0]} ({refused.text.strip()[:160]})" if causes else ""
+
+
+def _known_difference(rows: list[Known], output: str, verdict: Verdict) -> str:
     for row in rows:
         if row.does != "differs" or (row.outputs and output not in row.outputs):
             continue
-        if row.within != "upstream" or verdict.within_upstream:
+        if {"upstream": verdict.within_upstream, "nan": verdict.only_nan}.get(
+            row.within, True
+        ):
             return row.cause
     return ""
 
@@ -202,7 +225,7 @@ def _run_all_ways(
     expected: Expected,
     candidate: Provider,
     before: dict[str, torch.Tensor],
-    rows: list[Any],
+    rows: list[Known],
 ) -> tuple[list[dict[str, torch.Tensor]], list[str]]:
     """The outputs in double precision, once for each that differs from the one before;
     and why bits may differ from run to run, where they did."""
@@ -228,7 +251,7 @@ def _run_all_ways(
     return results, causes
 
 
-def _known_repeats(rows: list[Any], output: str) -> str:
+def _known_repeats(rows: list[Known], output: str) -> str:
     found = [r.cause for r in rows if r.does == "repeats" and output in r.outputs]
     return found[0] if found else ""
 

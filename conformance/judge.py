@@ -35,7 +35,8 @@ class Verdict:
     the reference's bound. upstream: worst error as a share of what upstream's own test
     of this output allows. wrong: elements beyond what is allowed; text: the worst of
     them, in words. within_upstream: no element is further off than upstream allows, NaN
-    and infinite where they should be.
+    and infinite where they should be. only_nan: all that is wrong is NaN where there
+    should be an infinity.
     """
 
     ulps: float
@@ -46,6 +47,7 @@ class Verdict:
     wrong: int
     text: str
     within_upstream: bool
+    only_nan: bool
 
 
 def parts(values: torch.Tensor) -> torch.Tensor:
@@ -103,6 +105,7 @@ def judge(
         wrong=int((~fine).sum()),
         text=describe(got, want, allowed, ~fine),
         within_upstream=bool((fine | tolerated).all()),
+        only_nan=bool((fine | (got.isnan() & want.isinf())).all()),
     )
 
 

@@ -18,7 +18,16 @@ import torch
 
 from .arrays import CONTIGUOUS, Array
 from .calling import Complaint, Lost, Unsupported, wait
-from .providers import DETERMINISTIC, Call, Plain, Provider, Refused, Way, rooms
+from .providers import (
+    DETERMINISTIC,
+    Call,
+    Plain,
+    Provider,
+    Refused,
+    Way,
+    ours_as,
+    rooms,
+)
 
 
 @dataclass(frozen=True)
@@ -91,15 +100,17 @@ class Form:
 
 @dataclass(frozen=True)
 class Known:
-    """A deviation of the original modules from what mambarun promises, with its cause.
-    It holds for modules that mambarun does not supply.
+    """A deviation from what mambarun promises, with its cause. modules: the names of
+    those that deviate if others than mambarun supply them; and OURS_ON_GPU.
 
     does   "refuses": such a call, though nothing is wrong with it;
+           "words": refuses it, as it should, in other words;
+           "accepts": such a call, which should be refused;
            "not asked": it would read or write where it may not;
            "differs": in these outputs; "repeats": other bits each time
     when   of a Call; outputs: those that differ, empty for all
     within "upstream": the difference keeps to the tolerance of upstream's own tests;
-           "": it may be anything
+           "nan": NaN where there should be an infinity; "": it may be anything
     """
 
     modules: tuple[str, ...]
@@ -166,7 +177,7 @@ class Modules(Provider):
         self.device, self.tight, self.ours = device, tight, ours
         self.name = module.__name__
         self.forms = [f for f in forms() if f.module == interface and self.has(f)]
-        self.known = () if ours else known()
+        self.known_as = ours_as(device) if ours else (interface,)
 
     def has(self, form: Form) -> bool:
         """pybind11 writes its argument lists into the docstring; where there is none,
@@ -203,17 +214,6 @@ class Modules(Provider):
             reasons.append(reason)
         nothing = f"{self.interface} has no {signature or call.entry}"
         raise Unsupported(reasons[0] if reasons else nothing)
-
-    def known_of(self, call: Call) -> list[Known]:
-        return [
-            row
-            for row in self.known
-            if self.interface in row.modules and row.when(call)
-        ]
-
-    def excuse(self, call: Call, refused: Refused) -> str:
-        causes = [r.cause for r in self.known_of(call) if r.does == "refuses"]
-        return f"{causes[0]} ({refused.text.strip()[:160]})" if causes else ""
 
     def run(self, call: Any, way: Way = Way()) -> None:  # noqa: B008
         if isinstance(call, Plain):
@@ -263,17 +263,10 @@ class Modules(Provider):
         if name in call.scalars:
             return bool(call.scalars[name])
         array = call.arrays().get(name)
-        if array is None or (name in form.returned(call) and self.made(call, name)):
+        if array is None or (name in form.returned(call) and made(form, call, name)):
             return None
         given = tensor(array, array.buffer)
         return given.squeeze(form.drop[name]) if name in form.drop else given
-
-    def made(self, call: Call, name: str) -> bool:
-        """Whether the function may make an output itself that it may also be given:
-        one that has no place of its own."""
-        array = call.outputs[name]
-        inputs = (a.buffer.data_ptr() for a in call.inputs.values())
-        return array.layout == CONTIGUOUS and array.buffer.data_ptr() not in inputs
 
     def take(self, form: Form, call: Call, args: dict[str, Any], got: Any) -> None:
         """What came back, into the outputs of the call."""
@@ -298,6 +291,16 @@ class Modules(Provider):
             if name in form.drop:
                 value = value.unsqueeze(form.drop[name])
             array.fill(value.to(array.buffer.device))
+
+
+def made(form: Form, call: Call, name: str) -> bool:
+    """Whether the function may make an output itself that it may also be given: one
+    that is as it would make it, in no place of its own."""
+    array, model = call.outputs[name], call.arrays()[form.like[name]]
+    as_made = (array.shape, array.dtype) == (model.shape, model.dtype)
+    inputs = (a.buffer.data_ptr() for a in call.inputs.values())
+    alone = array.layout == CONTIGUOUS and array.buffer.data_ptr() not in inputs
+    return as_made and alone
 
 
 def check_result(form: Form, call: Call, name: str, value: Any, array: Array) -> None:

@@ -49,7 +49,7 @@ plt.rcParams.update(
 
 def write(reports: Sequence[Data], folder: Path) -> None:
     """DIR/report.html and a PNG of each picture. A report is Report.as_data()."""
-    judged = [report for report in reports if not report["unavailable"]]
+    judged = [report for report in reports if any(comparisons(report))]
     pictures = {}
     for name, draw in PICTURES.items() if judged else ():
         figure = draw(judged)

@@ -139,6 +139,7 @@ class Provider:
     name = ""
     device = "cpu"
     tight = False
+    known_as: tuple[str, ...] = ()  # in modules.Known
 
     def ways(self, how: str = "", signature: str = "") -> list[Way]:
         """How a call is to be run, one after the other."""
@@ -186,9 +187,13 @@ class Provider:
         """Why it may refuse a call that has nothing wrong; empty if it may not."""
         return ""
 
-    def known_of(self, call: Call) -> list[Any]:
-        """The rows of modules.Known that hold for the call."""
-        return []
+
+#: mambarun's own place in modules.Known
+OURS_ON_GPU = "mambarun on a GPU"
+
+
+def ours_as(device: str) -> tuple[str, ...]:
+    return () if device == "cpu" else (OURS_ON_GPU,)
 
 
 class Library(Provider):
@@ -196,6 +201,7 @@ class Library(Provider):
 
     def __init__(self, path: str, device: str = "cpu", tight: bool = False) -> None:
         self.device, self.tight = device, tight
+        self.known_as = ours_as(device)
         self.lib = ctypes.CDLL(path)
         self.lib.mbr_last_error.restype = ctypes.c_char_p
         self.lib.mbr_status_name.restype = ctypes.c_char_p

@@ -43,6 +43,7 @@ class Child:
         self.log = tempfile.TemporaryFile()
         self.seen = 0  # of the log
         self.rest = b""
+        self.facts: dict[str, str] = {}
         self.answers, theirs = os.pipe()
         arguments = [str(spec), device, str(seed), str(theirs)]
         self.process = subprocess.Popen(
@@ -52,6 +53,7 @@ class Child:
             stderr=self.log,
             pass_fds=[theirs],
             env=environment(spec),
+            start_new_session=True,  # Ctrl-C is the parent's
         )
         os.close(theirs)
 
@@ -137,7 +139,15 @@ def environment(spec: Spec) -> dict[str, str]:
     return env
 
 
-Seen = Callable[[str, Any], None]
+class Listener:
+    """Who hears of a run: what the provider says it is, then each case as it is judged,
+    one after the other."""
+
+    def began(self, facts: dict[str, str]) -> None:
+        raise NotImplementedError
+
+    def seen(self, name: str, answer: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
 def run(
@@ -145,18 +155,11 @@ def run(
     device: str,
     seed: int,
     names: Sequence[str],
-    seen: Seen,
+    listener: Listener,
     seconds: float = 60,
     jobs: int = 1,
-) -> dict[str, str]:
-    """Every named case; seen(name, answer) for each as it is judged. Returns what the
-    provider says it is; Unavailable or Broken if it cannot start."""
-    first = Child(spec, device, seed, seconds)
-    try:
-        facts = first.hello()
-    except (Unavailable, Broken):
-        first.close()
-        raise
+) -> None:
+    """Every named case. Unavailable or Broken if the provider cannot start."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
@@ -164,22 +167,34 @@ def run(
 
     def report(name: str, answer: dict[str, Any]) -> None:
         with lock:
-            seen(name, answer)
+            listener.seen(name, answer)
 
     def start() -> Child:
         child = Child(spec, device, seed, seconds)
-        child.hello()
+        try:
+            child.facts = child.hello()
+        except (Unavailable, Broken):
+            child.close()
+            raise
         return child
 
-    workers = [Worker(start, waiting, report, first if n == 0 else None)
-               for n in range(max(1, min(jobs, len(names))))]  # fmt: skip
+    first = start()
+    listener.began(first.facts)
+    count = max(1, min(jobs, len(names)))
+    workers = [Worker(start, waiting, report) for _ in range(count)]
+    workers[0].child = first
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.stop()
+        raise
     for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
         if worker.fault:
             raise worker.fault
-    return facts
 
 
 class Worker(threading.Thread):
@@ -190,12 +205,12 @@ class Worker(threading.Thread):
         start: Callable[[], Child],
         waiting: queue.SimpleQueue[str],
         report: Callable[[str, dict[str, Any]], None],
-        child: Child | None,
     ) -> None:
         super().__init__(daemon=True)
         self.start_child, self.waiting, self.report = start, waiting, report
-        self.child = child
+        self.child: Child | None = None
         self.fault: Exception | None = None
+        self.stopped = False
 
     def run(self) -> None:
         try:
@@ -203,9 +218,15 @@ class Worker(threading.Thread):
         except Exception as fault:  # of the suite: run() raises it
             self.fault = fault
 
+    def stop(self) -> None:
+        """What its child is at is not judged any more."""
+        self.stopped = True
+        if self.child:
+            self.child.process.kill()
+
     def work(self) -> None:
         last = ""
-        while True:
+        while not self.stopped:
             try:
                 name = self.waiting.get_nowait()
             except queue.Empty:
@@ -215,7 +236,7 @@ class Worker(threading.Thread):
             self.judge(self.child, name)
             last = name
         ended = self.child.close() if self.child else ""
-        if ended:
+        if ended and not self.stopped:
             self.report("end of the process", failed(f"{ended} after {last}"))
 
     def judge(self, child: Child, name: str) -> None:
@@ -228,7 +249,8 @@ class Worker(threading.Thread):
         if answer["lost"]:
             child.close()
             self.child = None
-        self.report(name, answer)
+        if not self.stopped:
+            self.report(name, answer)
 
 
 def failed(text: str) -> dict[str, Any]:

@@ -42,14 +42,20 @@ def run(options: argparse.Namespace) -> int:
     out = sys.stderr if options.json else sys.stdout
     reports, broken = [], False
     for spec in specs:
+        hearing = Hearing(spec, cases, options)
         try:
-            report = judge(spec, cases, names, options)
+            hearing.judge(names)
         except runner.Broken as reason:
             print(f"{spec} is broken: {reason}", file=sys.stderr)
             broken = True
             continue
-        print(summary(report), file=out, flush=True)
-        reports.append(report)
+        except KeyboardInterrupt:
+            hearing.report.facts["interrupted"] = "yes: not every case was judged"
+            broken = True
+        print(summary(hearing.report), file=out, flush=True)
+        reports.append(hearing.report)
+        if "interrupted" in hearing.report.facts:
+            break
     if options.report:
         write(reports, Path(options.report))
     if options.json:
@@ -120,39 +126,53 @@ def mustpass() -> set[str]:
 # ---- judging ------------------------------------------------------------------------
 
 
-def judge(
-    spec: Spec,
-    cases: dict[str, tuple[str, Case]],
-    names: Sequence[str],
-    options: argparse.Namespace,
-) -> Report:
-    asked = [name for name in names if spec.concerns(*cases[name])]
-    report = Report({"provider": str(spec)}, tolerance)
-    required = mustpass() if options.require and spec.kind == "mambarun" else set()
-    progress = Progress(str(spec), len(asked))
-    begin = time.perf_counter()
+class Hearing(runner.Listener):
+    """One provider, judged: makes its report."""
 
-    def seen(name: str, answer: dict[str, Any]) -> None:
-        if name in required and answer["outcome"] == "skipped":
+    def __init__(
+        self,
+        spec: Spec,
+        cases: dict[str, tuple[str, Case]],
+        options: argparse.Namespace,
+    ) -> None:
+        self.spec, self.cases, self.options = spec, cases, options
+        self.report = Report({"provider": str(spec)}, tolerance)
+        ours = options.require and spec.kind == "mambarun"
+        self.required = mustpass() if ours else set()
+
+    def judge(self, names: Sequence[str]) -> None:
+        asked = [name for name in names if self.spec.concerns(*self.cases[name])]
+        options = self.options
+        self.progress = Progress(str(self.spec), len(asked))
+        begin = time.perf_counter()
+        try:
+            runner.run(
+                self.spec,
+                options.device,
+                options.seed,
+                asked,
+                self,
+                options.limit,
+                options.jobs,
+            )
+        except runner.Unavailable as reason:
+            self.report.unavailable = str(reason)
+        finally:
+            self.report.seconds = time.perf_counter() - begin
+            self.progress.end()
+
+    def began(self, facts: dict[str, str]) -> None:
+        self.report.facts = {**facts, "cases": mode(self.options)}
+
+    def seen(self, name: str, answer: dict[str, Any]) -> None:
+        if name in self.required and answer["outcome"] == "skipped":
             answer["outcome"] = "failed"
             answer["text"] = f"stands in mustpass.txt, but {answer['text']}"
-        room, case = cases.get(name, (name, None))
+        room, case = self.cases.get(name, (name, None))
         family = f"{room}/{case.family}" if case else name
-        report.add(name, family, answer, repeat_line(spec, name, options))
-        progress.step(answer["outcome"])
-
-    try:
-        facts = runner.run(
-            spec, options.device, options.seed, asked, seen, options.limit, options.jobs
-        )
-    except runner.Unavailable as reason:
-        report.unavailable = str(reason)
-        return report
-    finally:
-        progress.end()
-    report.facts = {**facts, "cases": mode(options)}
-    report.seconds = time.perf_counter() - begin
-    return report
+        again = repeat_line(self.spec, name, self.options)
+        self.report.add(name, family, answer, again)
+        self.progress.step(answer["outcome"])
 
 
 def tolerance(room: str, output: str, dtype: str) -> tuple[float, float]:

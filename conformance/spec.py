@@ -92,6 +92,8 @@ class Opened:
         if self.spec.kind == "mambarun":
             import mambarun
 
+            mambarun.install()  # of its modules are meant, even beside others
+
             verdict = variant(self.spec.name, self.device)
             if not verdict["usable"]:
                 raise Unsupported(verdict["reason"])

@@ -30,7 +30,7 @@ def _layout(call: Call) -> bool:
     if _steps(call):
         return False
     if not _channel_last(call):
-        return x.strides[2] != 1
+        return 1 not in x.strides[1:]
     wide = [n for n in ("x", "dout") if n in call.inputs]
     odd = [call.inputs[n].strides[axis] % 8 for n in wide for axis in (0, 2)]
     return bool(x.shape[1] % 8 or any(odd))
@@ -86,6 +86,21 @@ def _misaligned(call: Call) -> bool:
 def _gradient_dtypes(call: Call) -> bool:
     names = [n for n in ("dweight", "dbias") if n in call.outputs]
     return any(call.outputs[n].dtype != torch.float32 for n in names)
+
+
+def _empty(call: Call) -> bool:
+    return 0 in call.inputs["x"].shape[:2]
+
+
+def _short_last_chunk(call: Call) -> bool:
+    """Fewer positions than a vector's remain for the last of several chunks."""
+    x = call.inputs["x"]
+    vector = 16 // x.flat().element_size()
+    chunk = 128 * vector
+    rest = x.shape[2] % chunk
+    alone = x.shape[2] < chunk or _channel_last(call) or not call.entry.endswith("_bwd")
+    silu = call.scalars["silu_activation"]
+    return bool(silu) and not alone and 0 < rest < vector
 
 
 def _strided_dfinal(call: Call) -> bool:
@@ -156,6 +171,27 @@ KNOWN = [
         "not asked",
         "causal_conv1d.cpp:175: a time with stride 0 is read as if it had stride 1",
         lambda call: call.inputs["x"].strides[1:] == (1, 0),
+    ),
+    Known(
+        ALL,
+        "words",
+        "CUDA 13 calls an empty grid an invalid argument, CUDA 12 an invalid "
+        "configuration argument",
+        _empty,
+    ),
+    Known(
+        ALL,
+        "accepts",
+        "a length of 0 makes no empty grid: its blocks find nothing to do",
+        lambda call: call.inputs["x"].shape[2] == 0,
+    ),
+    Known(
+        ALL,
+        "differs",
+        "causal_conv1d_bwd.cu:167: what reads inputs before a chunk, for silu again, "
+        "asks whether positions of the chunk exist: fewer than a vector of them may",
+        _short_last_chunk,
+        outputs=("dx", "dweight", "dbias"),
     ),
     Known(
         ALL,

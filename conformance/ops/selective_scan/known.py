@@ -4,14 +4,18 @@ are those of state-spaces/mamba v2.3.2.post1 and MzeroMiko/VMamba 2ed52ea."""
 
 from __future__ import annotations
 
+import torch
+
+from ...arrays import Array
 from ...modules import Known, aligned, lies_dense
-from ...providers import Call
+from ...providers import OURS_ON_GPU, Call
 
 MAMBA = ("selective_scan_cuda",)
 VMAMBA = tuple(f"selective_scan_cuda_{n}" for n in ("core", "oflex", "nrow", "ndstate"))
 ALL = MAMBA + VMAMBA
 WIDE = ("u", "delta", "z", "dout", "out", "dz")
 GRID_Y = 65_535
+FORGOTTEN = 50  # exp(-50) of a state is below its rounding
 
 
 def _varies(call: Call, name: str) -> bool:
@@ -47,6 +51,32 @@ def _complex_groups(call: Call) -> bool:
     return _complex(call) and gradients and varies and groups > 1
 
 
+def _another_C(call: Call) -> bool:
+    """C is variable and of another shape than it should have."""
+    B, C = (call.inputs[name].shape for name in "BC")
+    return len(C) == 4 and C != B if len(B) == 4 else len(C) == 4 and C[1] != 1
+
+
+def _not_finite(call: Call) -> bool:
+    return not all(torch.isfinite(array.values()).all() for array in _floats(call))
+
+
+def _floats(call: Call) -> list[Array]:
+    return [a for a in call.inputs.values() if a.dtype != torch.int32]
+
+
+def _largest(call: Call, name: str) -> float:
+    return float(call.inputs[name].wide().abs().max())
+
+
+def _forgets_at_once(call: Call) -> bool:
+    return _largest(call, "delta") * _largest(call, "A") > FORGOTTEN
+
+
+def _backward(call: Call) -> bool:
+    return call.entry.endswith("_bwd")
+
+
 KNOWN = [
     Known(
         ALL,
@@ -67,6 +97,19 @@ KNOWN = [
         "selective_scan_fwd_kernel.cuh:38 loads vectors where the length is a multiple "
         "of the block; nothing checks that rows begin at 16 bytes",
         _vectors_misaligned,
+    ),
+    Known(
+        ALL,
+        "words",
+        "CUDA 13 calls an empty grid an invalid argument, CUDA 12 an invalid "
+        "configuration argument",
+        lambda call: 0 in call.inputs["u"].shape[:2],
+    ),
+    Known(
+        ALL,
+        "words",
+        "selective_scan.cpp:281 writes the shape of C with a blank less than that of B",
+        _another_C,
     ),
     Known(
         MAMBA,
@@ -98,6 +141,30 @@ KNOWN = [
         "and cosine; denormals are zero",
         lambda call: True,
         within="upstream",
+    ),
+    Known(
+        ALL,
+        "differs",
+        "selective_scan_bwd_kernel.cuh:288 takes a h(t-1) for the difference h(t) - B "
+        "dt u: what is not finite does not cancel, and a tiny a leaves rounding errors",
+        lambda call: _backward(call) and (_not_finite(call) or _forgets_at_once(call)),
+        outputs=("dA", "ddelta", "ddelta_bias"),
+    ),
+    Known(
+        ALL,
+        "differs",
+        "selective_scan_bwd_kernel.cuh:250: the scan backwards begins with exp(0 A) "
+        "times 0, which is NaN where A is",
+        lambda call: _backward(call) and bool(call.inputs["A"].wide().isnan().any()),
+        outputs=("du", "dB"),
+    ),
+    Known(
+        (*ALL, OURS_ON_GPU),
+        "differs",
+        "a scan in parallel multiplies decays before it applies them: an infinite "
+        "state times a product that is 0 by then is NaN",
+        _not_finite,
+        within="nan",
     ),
     Known(
         ALL,

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command itself: modules that are wrong on purpose are caught, by name, and the
+cases after them are judged all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import session
+from .examine import all_cases
+from .providers import rooms
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFORMS, DOES_NOT, USAGE, BROKEN = range(4)
+
+#: mambarun's scan, with one fault in what it answers for one shape or for all
+FAKE = """
+import ctypes, os, time
+import torch
+from mambarun.ops import selective_scan as sound
+
+def broken(results, u, out):
+    {fault}
+    return results
+
+def fwd(*args):
+    results = sound.fwd(*args)
+    return broken(results, args[0], results[0])
+
+bwd = sound.bwd
+"""
+
+CRASH = "ctypes.string_at(0) if u.shape[2] == 2 else None"
+HANG = "time.sleep(60) if u.shape[2] == 2 else None"
+EXIT = "os._exit(7) if u.shape[2] == 2 else None"
+
+#: what is done wrong -> what the report says of it
+FAULTS = {
+    CRASH: "died of SIGSEGV",
+    HANG: "no answer within 5 s",
+    EXIT: "exited with status 7",
+    "print('hello')": "wrote to stdout or stderr: hello",
+    "os.write(2, b'oops')": "wrote to stdout or stderr: oops",
+    "results[0] = out[:, :-1]": "not torch.float32 of shape",
+    "results[0] = out.double()": "out is torch.float64",
+    "results[0] = out.mT.contiguous().mT": "out has strides",
+    "results.append(None)": "not a list of",
+    "results = tuple(results)[:1]": "returned a tuple of 1, not a list of 2",
+    "results[0] = None": "out is None, not a tensor",
+    "out.view(-1)[-1] *= 1 + 1e-5": "1 of ",
+    "out.view(-1)[0] = float('nan')": "nan, reference",
+    "u.view(-1)[0] = 0": "u was written to",
+    "ctypes.memmove(u.data_ptr() - 4, b'over', 4)": "u was written to",
+    "out.add_(torch.rand(()) * 1e-3)": "gives other bits",
+    "raise ValueError('no')": "refused: ValueError: no",
+}
+
+
+def fake(folder: Path, fault: str) -> str:
+    """The provider whose fwd does that."""
+    path = folder / "selective_scan_cuda.py"
+    path.write_text(FAKE.format(fault=fault))
+    return f"file:{path}"
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "conformance", "--limit", "5", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def judged(*arguments: str) -> tuple[int, list[dict[str, dict[str, Any]]]]:
+    """Exit status, and for each provider the answers by case."""
+    said = command("--json", "--jobs", "1", *arguments)
+    assert said.stdout, said.stderr
+    reports = json.loads(said.stdout)
+    return said.returncode, [
+        {case["case"]: case for case in report["cases"]} for report in reports
+    ]
+
+
+WITHOUT_Z = "selective_scan/fp32-L2-fwd"
+WITH_Z = "selective_scan/fp32-L3-fwd"
+BACKWARD = "selective_scan/fp32-L2-bwd"
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By fault, what is said of each case: one run, for a run begins with torch."""
+    arguments = []
+    for fault in FAULTS:
+        provider = fake(tmp_path_factory.mktemp("fault"), fault)
+        arguments += ["--provider", provider]
+    for name in (WITHOUT_Z, WITH_Z, BACKWARD):
+        arguments += ["--only", name]
+    status, found = judged(*arguments)
+    assert status == DOES_NOT
+    return dict(zip(FAULTS, found))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named(fault: str, answers: dict[str, Any]) -> None:
+    found = answers[fault]
+    assert found[WITHOUT_Z]["outcome"] == "failed"
+    assert FAULTS[fault] in found[WITHOUT_Z]["text"]
+    assert f"--only {WITHOUT_Z}" in found[WITHOUT_Z]["repeat"]
+    assert found[BACKWARD]["outcome"] == "passed", "judged all the same"
+    ended = fault in (CRASH, HANG, EXIT)
+    assert (found[WITH_Z]["outcome"] == "passed") == ended
+
+
+def test_wrong_exception_and_wrong_words(tmp_path: Path) -> None:
+    refusal = "selective_scan/refused-A-float64-module-fwd"
+    for raised, text in (
+        ("KeyError('dim')", "refused by Exception, not RuntimeError"),
+        ("RuntimeError('no')", "refused with 'no', not"),
+    ):
+        path = tmp_path / "selective_scan_cuda.py"
+        path.write_text(f"def fwd(*args): raise {raised}\nbwd = fwd\n")
+        _, (found,) = judged("--provider", f"file:{path}", "--only", refusal)
+        assert found[refusal]["outcome"] == "failed" and text in found[refusal]["text"]
+
+
+def test_what_is_sound_conforms(tmp_path: Path) -> None:
+    status, (found,) = judged(
+        "--provider", fake(tmp_path, "pass"), "--only", "selective_scan/fp32-L1?-*"
+    )
+    assert status == CONFORMS
+    assert {case["outcome"] for case in found.values()} == {"passed"}
+
+
+def test_a_module_that_does_not_load_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "selective_scan_cuda.py"
+    path.write_text("import a_library_of_another_torch\n")
+    said = command("--provider", f"file:{path}", "--only", WITHOUT_Z)
+    assert said.returncode == BROKEN
+    assert "a_library_of_another_torch" in said.stdout + said.stderr
+
+
+def test_a_module_that_crashes_at_once_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "selective_scan_cuda.py"
+    path.write_text("import os\nos.abort()\n")
+    said = command("--provider", f"file:{path}", "--only", WITHOUT_Z)
+    assert said.returncode == BROKEN and "SIGABRT" in said.stderr
+
+
+def test_a_missing_gpu_is_no_pass() -> None:
+    arguments = ("--provider", "mambarun:cuda12_sm90", "--only", WITHOUT_Z)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    said = command(*arguments, **hidden)
+    assert said.returncode == BROKEN and "NotSupported: " in said.stdout
+    assert command(*arguments, "--require", **hidden).returncode == DOES_NOT
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--provider", "mambarun:cpu_avx3"), "cpu_avx3 is none of cpu_"),
+        (("--provider", "nobody"), "mambarun:VARIANT"),
+        (("--provider", "module:my_scan"), "module:my_scan=selective_scan_cuda"),
+        (("--only", "nothing/like-this"), "no case is called nothing/like-this"),
+        (("--device", "tpu"), "cpu, cuda or cuda:N"),
+    ],
+)
+def test_usage(arguments: tuple[str, ...], words: str) -> None:
+    said = command(*arguments)
+    assert said.returncode == USAGE and words in said.stderr
+
+
+def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="NotSupported: pages need matplotlib")
+    folder = tmp_path / "report"
+    said = command(
+        *("--provider", "mambarun:cpu_scalar", "--only", "selective_scan/fp32-L1*"),
+        *("--provider", fake(tmp_path, CRASH.replace("2 else", "17 else"))),
+        *("--report", str(folder)),
+    )
+    assert said.returncode == DOES_NOT
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 4 and len(list(folder.glob("*.png"))) == 4
+    for word in ("<link", "<script", 'src="', "@import", "url(http"):
+        assert word not in page
+    for words in (
+        "mambarun:cpu_scalar",
+        "does not conform",
+        "selective_scan/fp32-L17-fwd",
+        "died of SIGSEGV",
+        "python -m conformance --provider",
+        "selective_scan/lengths",
+    ):
+        assert words in page, words
+    data = json.loads((folder / "mambarun-cpu_scalar.json").read_text())
+    assert data["outcomes"] == {"passed": len(data["cases"])}
+
+
+def test_ids_that_must_pass_are_cases() -> None:
+    assert session.mustpass() <= set(all_cases(0))
+    for room in rooms():
+        assert any(name.startswith(room + "/") for name in session.mustpass())
+
+
+def test_other_seeds_make_other_random_cases() -> None:
+    first, second = ({n for n in all_cases(s) if "/random-" in n} for s in (0, 10_000))
+    assert len(first) == len(second) and not first & second
