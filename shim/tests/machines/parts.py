@@ -201,10 +201,10 @@ def said(**facts):
 def died(stage, ended, stderr=""):
     """The child ended early: what comes after that stage it did not say."""
     order = ("library", "cpu_variants", "cpu_variant", "nvml", "driver", "cuda", "gpus")
-    keep = {"libmambarun": 0, "libnvidia-ml.so.1": 3, "libcuda.so.1": 4, "cuInit": 5}
+    said_before = {"libnvidia-ml.so.1": 3, "libcuda.so.1": 4, "cuInit": 5}
 
     def part(b):
-        for name in order[keep[stage] :]:
+        for name in order[said_before.get(stage, 0) :]:
             b.facts.pop(name, None)
         b.facts.update(stage=stage, ended=ended, stderr=stderr)
 
@@ -343,7 +343,8 @@ def library(path, soname=None, **more):
     """A shared library, at any place."""
 
     def part(b):
-        b.file(path, elf(soname=soname or path.rpartition("/")[2], **more))
+        place = path.format(site=b.site, prefix=b.prefix)
+        b.file(place, elf(soname=soname or path.rpartition("/")[2], **more))
 
     return part
 

@@ -62,6 +62,7 @@ def foreign(dist=("mamba-ssm", "2.2.4"), **how):
     return part
 
 
+XPU = "__version__ = '2.5.1+xpu'\ncuda = None\nhip = None\nxpu = '20240200'\n"
 BROKEN = {"MR302": WARN}
 REMOVE = {"MR302": "pip uninstall mamba-ssm"}
 
@@ -148,6 +149,29 @@ PYTHONS = (
         machine(p.fields(hook=None)),
         {"MR021": WARN},
         {"MR021": "mambarun.install()"},
+    ),
+    Row(
+        "the finder is the third one",
+        machine(p.fields(hook=2)),
+        {"MR021": INFO},
+        {},
+    ),
+    Row(
+        "neither finder nor stand-ins",
+        machine(p.fields(hook=None), mambarun=p.installed(standins=())),
+        {"MR021": WARN, "MR301": ERROR},
+        {"MR021": "pip install", "MR301": "pip install"},
+        1,
+    ),
+    Row(
+        "pip on PATH is another Python's",
+        machine(
+            p.file("/opt/other/bin/pip", "#!/opt/other/bin/python3.9\nimport pip\n"),
+            lambda b: b.at("/opt/other/bin/pip").chmod(0o755),
+            lambda b: b.first_on_path.append("/opt/other/bin"),
+        ),
+        {"MR022": WARN},
+        {"MR022": "python -m pip"},
     ),
 )
 
@@ -260,6 +284,69 @@ TORCHES = (
         {"MR201": ERROR},
         {"MR201": "pip install torch"},
         1,
+    ),
+    Row(
+        "torch for Intel's GPUs",
+        machine(
+            p.file("{site}/torch/version.py", XPU),
+            torch=p.torch("2.5.1", cuda=None),
+            driver=p.no_gpu(),
+        ),
+        {"MR003": ERROR, "MR101": WARN},
+        {"MR003": "pip install"},
+        1,
+    ),
+    Row(
+        "torch 1.11",
+        machine(torch=p.torch("1.11.0", "11.3", cudnn="8.2.0", bundled=True)),
+        {"MR201": WARN},
+        {"MR201": "pip install"},
+    ),
+    Row(
+        "a torch that has the runtime and cuDNN inside its own libraries",
+        machine(
+            p.library("{site}/torch/lib/libtorch_global_deps.so"),
+            p.library("{site}/torch/lib/libtorch_cuda.so"),
+        ),
+        {},
+        {},
+    ),
+    Row(
+        "the runtime of CUDA 11 is in the environment, too",
+        machine(p.wheel("cuda_runtime", "libcudart.so.11.0", "11.8.89")),
+        {"MR206": WARN},
+        {"MR206": "pip uninstall nvidia-cuda-runtime-cu11"},
+    ),
+    Row(
+        "the runtime of CUDA 13 is in a toolkit, too",
+        machine(p.toolkit("13.0")),
+        {"MR206": INFO, "MR501": INFO},
+        {},
+    ),
+    Row(
+        "a newer cuDNN 8 on LD_LIBRARY_PATH",
+        machine(
+            p.library("/opt/cudnn/lib/libcudnn.so.8.9.7", "libcudnn.so.8"),
+            p.link("/opt/cudnn/lib/libcudnn.so.8", "libcudnn.so.8.9.7"),
+            p.env(LD_LIBRARY_PATH="/opt/cudnn/lib"),
+        ),
+        {"MR210": INFO, "MR504": WARN},
+        {"MR504": "LD_LIBRARY_PATH"},
+    ),
+    Row(
+        "torch of CUDA 12 with the libraries of a torch of CUDA 11",
+        machine(
+            p.library(
+                "{site}/torch/lib/libtorch_global_deps.so",
+                needed=["libcudart.so.11.0", "libcudnn.so.9"],
+            ),
+            p.gone("{site}/nvidia/cuda_runtime/lib/libcudart.so.12"),
+            p.gone("{site}/nvidia/cudnn/lib/libcudnn.so.8"),
+            p.wheel("cuda_runtime", "libcudart.so.11.0", "11.8.89"),
+            p.wheel("cudnn", "libcudnn.so.9", "9.1.0.70", cuda="11"),
+        ),
+        {"MR206": WARN, "MR210": WARN},
+        {"MR206": "pip install", "MR210": "pip install"},
     ),
 )
 
@@ -466,6 +553,66 @@ MODULES = (
         {"MR304": "unset MAMBARUN_VARIANT"},
         1,
     ),
+    Row(
+        "a working module without code for this GPU",
+        machine(foreign(architectures=("sm_90",))),
+        {"MR301": INFO, "MR302": WARN},
+        {"MR302": "MAMBARUN_PREFER=ours"},
+    ),
+    Row(
+        "a working module without code for this GPU, but with PTX",
+        machine(foreign(architectures=("sm_70", "compute_70"))),
+        {"MR301": INFO},
+        {},
+    ),
+    Row(
+        "without the finder a working module earlier on the path",
+        machine(
+            p.folder("/data/packages"),
+            lambda b: b.before.append("/data/packages"),
+            p.module(site="/data/packages"),
+            p.fields(hook=None),
+        ),
+        {"MR021": WARN, "MR301": INFO},
+        {},
+    ),
+    Row(
+        "MAMBARUN_DISABLE leaves the name to a working module",
+        machine(p.env(MAMBARUN_DISABLE="1"), p.module()),
+        {"MR301": INFO, "MR304": INFO, "MR508": INFO},
+        {},
+    ),
+    Row(
+        "MAMBARUN_VARIANT names one that this CPU has not",
+        machine(
+            p.env(MAMBARUN_VARIANT="cpu_avx512"),
+            p.said(
+                cpu_variant=None,
+                cpu_load={"error": "cpu_avx512 needs AVX512", "code": "MR304"},
+            ),
+        ),
+        {"MR304": ERROR, "MR508": INFO},
+        {"MR304": "unset MAMBARUN_VARIANT"},
+        1,
+    ),
+    Row(
+        "another module is imported already",
+        machine(
+            p.module(),
+            lambda b: b.fields.update(
+                imported={"selective_scan_cuda": f"{b.site}/selective_scan_cuda.so"}
+            ),
+        ),
+        {"MR301": INFO, "MR305": INFO},
+        {},
+    ),
+    Row(
+        "a working module, and no stand-ins",
+        machine(p.module(), p.fields(hook=None), mambarun=p.installed(standins=())),
+        {"MR021": WARN, "MR301": ERROR},
+        {"MR301": "pip install"},
+        1,
+    ),
 )
 
 # ---- packages above ---------------------------------------------------------------
@@ -538,6 +685,28 @@ PACKAGES = (
         {"MR410": INFO},
         {},
     ),
+    Row(
+        "mamba-ssm 2.3.2 with all that Mamba-3 imports",
+        machine(
+            p.upstream("2.3.2", "1.6.1"),
+            p.package("tilelang", "0.1.8"),
+            p.package("apache-tvm-ffi", "0.1.9"),
+            p.package("quack-kernels", "0.2.1"),
+            torch=p.torch("2.5.1", "12.1"),
+        ),
+        {},
+        {},
+    ),
+)
+
+NO_LIBRARIES = (
+    *(
+        p.gone(f"{p.LIB}/{stem}.so.{end}")
+        for stem in ("libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler")
+        for end in ("1", "535.104.12")
+    ),
+    p.gone(f"{p.LIB}/libcuda.so"),
+    without_libcuda(nvml={"error": p.NO_FILE.format("libnvidia-ml")}),
 )
 
 # ---- driver and GPUs --------------------------------------------------------------
@@ -736,6 +905,74 @@ DRIVERS = (
         {"MR112": "nvidia-smi"},
         3,
     ),
+    Row(
+        "a driver in the kernel and no libcuda.so.1 anywhere",
+        machine(*NO_LIBRARIES),
+        {"MR102": ERROR},
+        {},
+        1,
+    ),
+    Row(
+        "the same in a container",
+        machine(p.file("/.dockerenv"), *NO_LIBRARIES),
+        {"MR004": INFO, "MR102": ERROR},
+        {"MR102": "--gpus all"},
+        1,
+    ),
+    Row(
+        "a driver whose release nobody says",
+        machine(
+            p.gone("/proc/driver/nvidia/version"),
+            p.said(nvml={"error": p.NO_FILE.format("libnvidia-ml")}),
+        ),
+        {"MR101": INFO},
+        {},
+    ),
+    Row(
+        "a driver and no GPU",
+        machine(
+            refusal(100, "MR109"), p.said(nvml={"driver": "535.104.12", "gpus": []})
+        ),
+        {"MR109": WARN},
+        {},
+    ),
+    Row(
+        "one of two GPUs fell off the bus",
+        machine(
+            lambda b: b.facts["gpus"].append(
+                {"error": "cuDeviceGetName fails with 999", "code": "MR112"}
+            )
+        ),
+        {"MR112": ERROR},
+        {"MR112": "nvidia-smi"},
+        1,
+    ),
+    Row(
+        "a container without the compiler for PTX, on a GPU newer than every variant",
+        machine(
+            p.file("/.dockerenv"),
+            p.gone(f"{p.LIB}/libnvidia-ptxjitcompiler.so.1"),
+            p.gone(f"{p.LIB}/libnvidia-ptxjitcompiler.so.590.10"),
+            driver=p.driver("590.10", 13010, [p.gpu("NVIDIA R100", 140, 288)]),
+        ),
+        {"MR004": INFO, "MR113": ERROR, "MR120": WARN, "MR205": WARN},
+        {"MR113": "NVIDIA_DRIVER_CAPABILITIES=compute,utility"},
+        1,
+    ),
+    Row(
+        "the child of the check is killed by libmambarun",
+        machine(p.died("libmambarun", "SIGILL")),
+        {"MR112": ERROR},
+        {},
+        3,
+    ),
+    Row(
+        "the child of the check does not start",
+        machine(p.died("start", "not started", "Permission denied")),
+        {"MR112": ERROR},
+        {},
+        3,
+    ),
 )
 
 # ---- places -----------------------------------------------------------------------
@@ -832,6 +1069,25 @@ HOSTS = (
         {"MR001": "pip install --force-reinstall --no-deps mambarun"},
         1,
     ),
+    Row(
+        "FreeBSD",
+        machine(p.fields(system="FreeBSD", libc=("", "")), driver=p.no_gpu()),
+        {"MR002": ERROR, "MR101": WARN},
+        {"MR002": "Linux"},
+        1,
+    ),
+    Row(
+        "variants of another version",
+        machine(
+            p.said(
+                cpu_variant=None,
+                cpu_load={"error": "cpu_avx2: wrong stamp", "code": "MR001"},
+            )
+        ),
+        {"MR001": ERROR},
+        {"MR001": "pip install --force-reinstall --no-deps mambarun"},
+        1,
+    ),
 )
 
 # ---- variables --------------------------------------------------------------------
@@ -921,6 +1177,12 @@ VARIABLES = (
         machine(p.env(MAMBARUN_VARIENT="cpu_avx2")),
         {"MR508": WARN},
         {"MR508": "unset MAMBARUN_VARIENT"},
+    ),
+    Row(
+        "g++ and nvcc, which nobody needs",
+        machine(p.program("/usr/bin/g++"), p.program("/usr/bin/nvcc")),
+        {"MR501": INFO},
+        {},
     ),
 )
 

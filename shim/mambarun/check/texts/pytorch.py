@@ -77,7 +77,7 @@ def _library(name, code_of_warning):
                 f"{{path}} 里的 "
                 "{version}",
             ),
-            "unset LD_LIBRARY_PATH",
+            "pip install --force-reinstall torch=={torch}",
         ),
         "two": Case(
             (
