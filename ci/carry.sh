@@ -4,7 +4,7 @@
 # carry.sh - packs what gpu.sh needs on a machine with a GPU and no network, beside this
 # repository, into out/gpu:
 #   wheels/     the wheel that wheel.sh made; pytest with two plugins; einops
-#   lib/        the reference, and the CUDA rows that are built for tests only
+#   lib/        the CUDA rows that are built for tests only
 #   callers/    the Python half of mamba-ssm and causal-conv1d
 #   commit.txt
 # Torch with CUDA, triton and transformers have to be there already.
@@ -36,10 +36,10 @@ mapfile -t test_rows < <(sed -n 's/^MBR_CUDA_TEST_VARIANT(\([a-z0-9_]*\),.*/\1/p
 build_rows() {
     cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DMAMBARUN_TESTS=ON \
         "${nvrtc[@]}" "-DMAMBARUN_ONLY=$(IFS=';' && echo "${test_rows[*]}")" &&
-        cmake --build "$build" --target reference "${test_rows[@]}"
+        cmake --build "$build" --target "${test_rows[@]}"
 }
 quietly "test-only rows" build_rows || die "the test-only rows could not be built"
-for name in reference "${test_rows[@]}"; do
+for name in "${test_rows[@]}"; do
     cp "$build/lib/libmambarun_$name.so" "$carried/lib"
 done
 

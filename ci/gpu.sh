@@ -69,7 +69,8 @@ PYTHON
         "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps \
             --ignore-installed "$carried"/wheels/*.whl || return 1
     mkdir "$site/lib-of-tests"
-    ln -s "$(installed)"/*.so "$carried"/lib/*.so "$site/lib-of-tests"
+    ln -s "$(installed)"/*.so "$(installed)"/../conformance/*.so "$carried"/lib/*.so \
+        "$site/lib-of-tests"
     cksum "$carried"/wheels/*.whl "$carried"/lib/*.so >"$site/complete"
 }
 
@@ -108,11 +109,12 @@ suite() {
     MAMBARUN_PATH=$site/lib-of-tests PYTHONPATH=$carried/callers${PYTHONPATH:+:$PYTHONPATH} \
         tests "conformance/$1" --variant "$variant" --require "$variant" "${@:2}"
 }
-# judge ARGUMENTS...: the conformance command about $variant. A fault of the GPU fails
-# one case, whose process another one follows.
+# judge ARGUMENTS...: the wheel's own conformance command about $variant. A fault of the
+# GPU fails one case, whose process another one follows. MAMBARUN_PATH is for the rows
+# that no wheel has.
 judge() {
     local status=0 kind
-    MAMBARUN_PATH=$site/lib-of-tests limit "$python" -m conformance --require \
+    MAMBARUN_PATH=$carried/lib limit "$python" -m mambarun.conformance --require \
         --provider "mambarun:$variant" --jobs "$workers" --report "$raw/$variant" "$@" ||
         status=$?
     for kind in json md; do
@@ -125,7 +127,7 @@ conformance() { judge; }
 
 # PTX is compiled by the driver at the first use, which remembers it: once is enough.
 subset() {
-    MAMBARUN_PATH=$site/lib-of-tests MAMBARUN_VARIANT=$variant limit "$python" -c '
+    MAMBARUN_PATH=$carried/lib MAMBARUN_VARIANT=$variant limit "$python" -c '
 import time, torch, mambarun
 torch.zeros(1, device="cuda")
 begin = time.perf_counter()
