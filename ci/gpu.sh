@@ -68,6 +68,7 @@ pathlib.Path(mine, "below.pth").write_text(f"import site; site.addsitedir({below
 PYTHON
         "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps \
             --ignore-installed "$carried"/wheels/*.whl || return 1
+    cp "$carried/commit.txt" "$(installed)/.." # for the reports
     mkdir "$site/lib-of-tests"
     ln -s "$(installed)"/*.so "$(installed)"/../conformance/*.so "$carried"/lib/*.so \
         "$site/lib-of-tests"
