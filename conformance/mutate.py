@@ -49,8 +49,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "shim"), str(ROOT / "shim/standins")]
 
 import torch  # noqa: E402
 
+from conformance.calling import Unsupported  # noqa: E402
 from conformance.cases import Case  # noqa: E402
-from conformance.examine import Expected, all_cases, examine, expect  # noqa: E402
+from conformance.examine import (  # noqa: E402
+    SKIPPED,
+    Expected,
+    all_cases,
+    examine,
+    expect,
+)
 from conformance.faults import KINDS, Fault, Source, drawn  # noqa: E402
 from conformance.providers import REFERENCE, Library, Reference  # noqa: E402
 
@@ -59,6 +66,7 @@ MEMORY = 6 << 30  # bytes of address space more than before a fault's cases ran
 LARGEST = 2_000_000  # bytes of a case's arrays: larger ones are about size alone
 JUDGES = 6  # processes at once, in the second step of two
 BY_HAND = "by hand"
+UNSUPPORTED = 3  # exit status of a process that could ask nothing
 KERNELS = {
     "cpu": ("ops/*/cpu*.[ch]", "variant/cpu.h"),
     "cuda": ("ops/*/*.cu", "ops/*/*.cuh", "variant/device.cuh"),
@@ -289,6 +297,9 @@ def first_red(asked: list[Question], lib: Path, variant: str) -> tuple[str, str]
                 os.environ.update(MAMBARUN_PATH=str(copy), MAMBARUN_VARIANT=variant)
                 words.write_text(_first_red(asked, copy, kind_of(variant), at))
                 os._exit(0)
+            except Unsupported as reason:
+                words.write_text(f"{variant} cannot run here: {reason}")
+                os._exit(UNSUPPORTED)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
@@ -297,6 +308,8 @@ def first_red(asked: list[Question], lib: Path, variant: str) -> tuple[str, str]
             number = os.WTERMSIG(status)
             hangs = number == signal.SIGALRM
             said = "hangs" if hangs else f"ends in {signal.Signals(number).name}"
+        elif os.WEXITSTATUS(status) == UNSUPPORTED:
+            sys.exit(words.read_text())
         elif os.WEXITSTATUS(status):
             said = "breaks the process"
         else:
@@ -322,11 +335,13 @@ def _first_red(asked: list[Question], lib: Path, kind: str, at: mmap.mmap) -> st
             continue
         signal.alarm(CASE_SECONDS + (0 if number else CASE_SECONDS))  # the first loads
         try:
-            complaints = examine(question.expected, candidate).complaints
+            result = examine(question.expected, candidate)
         except Exception as error:  # what the fault did to this very process
-            complaints = [f"{type(error).__name__}: {error}".partition("\n")[0]]
-        if complaints:
-            return complaints[0]
+            return f"{type(error).__name__}: {error}".partition("\n")[0]
+        if result.outcome == SKIPPED and not question.case.how:
+            raise Unsupported(result.reason)
+        if result.complaints:
+            return result.complaints[0]
     return ""
 
 
