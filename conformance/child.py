@@ -44,6 +44,9 @@ def serve(provider: str, device: str, seed: int, questions: TextIO, out: TextIO)
     except Unsupported as reason:
         say(out, unsupported=str(reason))
         return 0
+    except ImportError as error:
+        say(out, broken=str(error))
+        return 0
     except Exception:
         say(out, broken=traceback.format_exc())
         return 0

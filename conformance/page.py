@@ -31,7 +31,8 @@ BAD = "#b3261e"
 HEAT = LinearSegmentedColormap.from_list(
     "share", ["#f3f7fb", "#b9d4ea", "#5d9bcb", "#f0b775", "#b3261e"]
 )
-LEAST = 1e-5  # of a logarithmic axis: what is smaller is drawn there
+LEAST = 1e-5  # of a share on a logarithmic axis: what is smaller is drawn there
+ULPS = (1e-3, 1e6)  # of an error; what is beyond is drawn at the end
 DTYPES = ("float32", "float16", "bfloat16", "complex64")
 MOST_FAILURES = 200
 
@@ -55,7 +56,7 @@ def write(reports: Sequence[Data], folder: Path) -> None:
         figure = draw(judged)
         figure.savefig(folder / f"{name}.png", dpi=110)
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.savefig(out, format="svg", dpi=150, metadata={"Date": None})
         pictures[name] = out.getvalue().partition("<svg")
         plt.close(figure)
     svg = {name: "<svg" + text for name, (_, _, text) in pictures.items()}
@@ -121,14 +122,14 @@ def heat(reports: Sequence[Data]) -> Any:
         axis.set_yticks(range(len(families)), families)
         axis.tick_params(length=0)
         axis.set_title(report["facts"]["provider"], fontsize=10)
-    figure.suptitle("worst error beyond rounding, as a share of the bound")
     return figure
 
 
 def share(value: float) -> str:
-    if value >= 100:
-        return f"{value:.0e}"
-    return "0" if value == 0 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    """Two digits after the point where that says something."""
+    if value == 0 or value >= 100:
+        return f"{value:.0e}" if value else "0"
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def tolerance(reports: Sequence[Data]) -> Any:
@@ -148,9 +149,7 @@ def tolerance(reports: Sequence[Data]) -> Any:
             xs.append(max(found["upstream"], LEAST))
             ys.append(max(found["used"], LEAST))
         for colour, dtype in zip(COLOURS, (d for d in DTYPES if d in dots)):
-            axis.loglog(
-                *dots[dtype], ".", ms=3.5, alpha=0.45, mew=0, color=colour, label=dtype
-            )
+            axis.loglog(*dots[dtype], color=colour, label=dtype, **dots_of(3.5, 0.45))
         axis.axhline(1, color=BAD, lw=1)
         axis.axvline(1, color=BAD, lw=1, ls=":")
         axis.set_xlim(LEAST / 1.5, None)
@@ -170,11 +169,23 @@ def tolerance(reports: Sequence[Data]) -> Any:
     return figure
 
 
+def dots_of(size: float, alpha: float) -> dict[str, Any]:
+    """Thousands of dots: an image inside the SVG."""
+    return {
+        "marker": ".",
+        "ls": "",
+        "ms": size,
+        "alpha": alpha,
+        "mew": 0,
+        "rasterized": True,
+    }
+
+
 def spread(reports: Sequence[Data]) -> Any:
     """Per family the distribution of the comparisons' worst errors."""
     families = families_of(reports)
     figure, axis = plt.subplots(
-        figsize=(8.2, 1.2 + (0.16 + 0.2 * len(reports)) * max(len(families), 3))
+        figsize=(8.2, 1.2 + (0.1 + 0.12 * len(reports)) * max(len(families), 3))
     )
     height = 0.8 / len(reports)
     for n, (report, colour) in enumerate(zip(reports, COLOURS)):
@@ -182,16 +193,15 @@ def spread(reports: Sequence[Data]) -> Any:
         for case, dtype, found in comparisons(report):
             if dtype in EPSILON:
                 value = found["relative"] / EPSILON[dtype]
-                errors.setdefault(case["family"], []).append(max(value, 1e-3))
+                errors.setdefault(case["family"], []).append(within(value))
         for y, family in enumerate(families):
             values = sorted(errors.get(family, []))
             if not values:
                 continue
             place = y - 0.4 + height * (n + 0.5)
             low, middle, high = (quantile(values, q) for q in (0.05, 0.5, 0.95))
-            axis.plot(
-                values, [place] * len(values), ".", color=colour, ms=2, alpha=0.25
-            )
+            places = [place] * len(values)
+            axis.plot(values, places, color=colour, **dots_of(2, 0.25))
             axis.plot((low, high), (place, place), color=colour, lw=2.5)
             axis.plot(middle, place, "|", color=colour, ms=9, mew=2)
             axis.plot(values[-1], place, ">", color=colour, ms=4)
@@ -201,9 +211,8 @@ def spread(reports: Sequence[Data]) -> Any:
     axis.set_yticks(range(len(families)), families)
     axis.set_ylim(len(families) - 0.4, -0.6)
     axis.set_xlabel(
-        "worst error of a comparison, in units in the last place of the output's "
-        "largest element\n(bar: 5 % to 95 %, tick: median, arrow: worst; dotted: "
-        "rounding alone)"
+        "worst error of a comparison, in units in the last place of the largest "
+        "element\n(bar: 5 % to 95 %, tick: median, arrow: worst; dotted: rounding)"
     )
     figure.legend(loc="outside upper center", ncols=min(3, len(reports)), frameon=False)
     return figure
@@ -216,6 +225,10 @@ EPSILON = {
     "float16": 2.0**-10,
     "bfloat16": 2.0**-7,
 }
+
+
+def within(ulps: float) -> float:
+    return min(max(ulps, ULPS[0]), ULPS[1])
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -236,7 +249,7 @@ def outputs(reports: Sequence[Data]) -> Any:
         found = {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
         places = [y for y, key in enumerate(keys) if key in found]
         values = [
-            max(found[keys[y]]["relative"] / EPSILON[keys[y][2]], 1e-2) for y in places
+            within(found[keys[y]]["relative"] / EPSILON[keys[y][2]]) for y in places
         ]
         axis.plot(
             values,
@@ -372,7 +385,7 @@ def family_cells(found: dict[str, Any] | None) -> list[str]:
     counts = counted(found["outcomes"])
     if not found["comparisons"]:
         return [counts, "", ""]
-    return [counts, f"{found['used']:.2f}", f"{found['upstream']:.2g}"]
+    return [counts, share(found["used"]), share(found["upstream"])]
 
 
 def failures(reports: Sequence[Data]) -> str:
@@ -416,15 +429,8 @@ def worst_table(reports: Sequence[Data]) -> str:
         cells: list[Any] = [" ".join(key)]
         for of_report in found:
             row = of_report.get(key)
-            cells += (
-                [
-                    f"{row['relative']:.2g}",
-                    f"{row['used']:.2f}",
-                    f"{row['upstream']:.2g}",
-                ]
-                if row
-                else ["", "", ""]
-            )
+            names = ("relative", "used", "upstream")
+            cells += [f"{row[n]:.2g}" if row else "" for n in names]
         rows.append(cells)
     head = ["output"]
     for report in judged:

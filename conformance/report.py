@@ -192,7 +192,7 @@ def table(head: str, lines: Iterable[str]) -> list[str]:
 def row_line(row: dict[str, Any]) -> str:
     return (
         "| {op} | {output} | {dtype} | {comparisons} | {relative:.2g} "
-        "| {ulps:.3g} | {used:.2f} | {upstream:.2g} | {0:g}, {1:g} "
+        "| {ulps:.3g} | {used:.3g} | {upstream:.2g} | {0:g}, {1:g} "
         "| {case} |".format(*row["upstream_tolerance"], **row)
     )
 
@@ -202,7 +202,7 @@ def family_line(row: dict[str, Any]) -> str:
     names = ("passed", "failed", "known", "skipped")
     numbers = " | ".join(str(counts.get(name, 0)) for name in names)
     return (
-        "| {family} | {total} | {numbers} | {relative:.2g} | {used:.2f} "
+        "| {family} | {total} | {numbers} | {relative:.2g} | {used:.3g} "
         "| {upstream:.2g} | {case} |".format(
             total=sum(counts.values()), numbers=numbers, **row
         )

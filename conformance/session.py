@@ -259,7 +259,7 @@ def lines_of(report: Report) -> Iterator[str]:
 def worst_of(family: dict[str, Any]) -> str:
     if not family["comparisons"]:
         return ""
-    words = "; worst {used:.2f} of the bound, {upstream:.2g} of upstream's tolerance"
+    words = "; worst {used:.2g} of the bound, {upstream:.2g} of upstream's tolerance"
     return words.format(**family)
 
 
