@@ -94,10 +94,14 @@ keep vmamba_digits vmamba_digits.txt 40
 part mamba_text python examples/mamba_text.py
 keep mamba_text mamba_text.txt 60
 
+variants=()
 while read -r variant; do
-    part "conformance $variant" env MAMBARUN_PATH="$lib" python -m conformance \
-        --provider "mambarun:$variant" --require --seed 1 --report "$logs/conformance"
+    variants+=(--provider "mambarun:$variant")
 done < <(cpu_variants)
+part conformance env MAMBARUN_PATH="$lib" python -m conformance "${variants[@]}" \
+    --seed 1 --report "$logs/conformance"
+mkdir -p "$results/conformance"
+cp "$logs"/conformance/*.{html,md,png} "$results/conformance"
 
 part mutations python conformance/mutate.py --table "$results/mutations.md"
 part valgrind under_valgrind
