@@ -6,7 +6,8 @@
  * Two questions are answered one after the other: first every place is listed where
  * such files are known to lie, then the loader's search is repeated for each library
  * that torch's own ones need. The order of that search: ld.so(8); what torch does when
- * it fails: _preload_cuda_deps in torch/__init__.py.
+ * it fails: _preload_cuda_deps in torch/__init__.py. Not repeated: folders that glibc
+ * chooses by processor (glibc-hwcaps), where no CUDA library is put.
  */
 #include "elf.h"
 #include "ldcache.h"

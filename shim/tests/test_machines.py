@@ -4,6 +4,7 @@ its codes, its fix and its exit status, in both languages, and a report that fit
 terminal and tells nothing of this machine.
 """
 
+import json
 import re
 import signal
 import unicodedata
@@ -11,6 +12,7 @@ import unicodedata
 import pytest
 from machines import fakes, matrix
 from machines.rows import GUIDE, LOADED, PLAIN, ROWS
+from mambarun import PROMISED
 from mambarun.check.layout import Style
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -93,9 +95,21 @@ def test_the_report_fits_and_is_of_that_machine(report, row, lang, verbose):
     for line in text.splitlines():
         unbroken = max(map(width, line.split()), default=0) > 40  # paths, symbols
         assert width(line) <= 80 or unbroken, line
-    assert str(folder) not in text
+    assert str(folder) not in text and "/home/ada" not in text
     for code, status in row.says.items():
         assert status == "info" or code in text
+
+
+@by_name(ROWS)
+def test_the_object_for_a_script_says_the_same(report, row):
+    folder, found = report(row)
+    text = json.dumps(found.json(), ensure_ascii=False)
+    told = json.loads(text)
+    assert told["exit"] == row.exit
+    assert {c["id"] for c in told["checks"]} == {f.code for f in found.findings}
+    assert {m["name"] for m in told["modules"]} == set(PROMISED)
+    assert not CHINESE.search(text)
+    assert str(folder) not in text and "/home/ada" not in text
 
 
 def test_there_are_enough_machines_and_no_two_of_one_name():
