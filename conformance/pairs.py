@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Dict, Iterable, Mapping, Sequence
 
-Row = dict[str, Any]
+Row = Dict[str, Any]
 
 
 def meetings(row: Mapping[str, Any]) -> Iterable[tuple[tuple[str, Any], ...]]:

@@ -121,6 +121,18 @@ def test_fault_is_named(fault: str, answers: dict[str, Any]) -> None:
     assert (found[WITH_Z]["outcome"] == "passed") == ended
 
 
+def test_what_is_known_of_others_is_no_failure(tmp_path: Path) -> None:
+    """Errors such as --use_fast_math makes: within upstream's own tolerance; and one
+    beyond it. mambarun itself is forgiven neither."""
+    others = FAKE.replace("bwd = sound.bwd", "bwd = lambda *args: sound.bwd(*args)")
+    for factor, outcome in ((1 + 1e-5, "known"), (1 + 1e-1, "failed")):
+        path = tmp_path / "selective_scan_cuda.py"
+        path.write_text(others.format(fault=f"out.mul_({factor})"))
+        _, (found,) = judged("--provider", f"file:{path}", "--only", WITHOUT_Z)
+        assert found[WITHOUT_Z]["outcome"] == outcome
+    assert "out at" in found[WITHOUT_Z]["text"]
+
+
 def test_wrong_exception_and_wrong_words(tmp_path: Path) -> None:
     refusal = "selective_scan/refused-A-float64-module-fwd"
     for raised, text in (
