@@ -212,6 +212,12 @@ def test_report_writes_everything_to_a_file(tmp_path):
     assert whole["schema"] == 1
 
 
+def test_a_report_has_paths_that_are_no_utf8(tmp_path):
+    file = tmp_path / "report.txt"
+    done = main("-q", "--report", str(file), CUDA_HOME="/opt/\udcff")
+    assert done.returncode == 0 and "/opt/\\udcff" in file.read_text()
+
+
 def test_a_report_that_cannot_be_written_is_no_verdict(tmp_path):
     done = main("--report", str(tmp_path / "no" / "such" / "folder"))
     assert done.returncode == 3 and "Traceback" not in done.stderr
@@ -338,6 +344,31 @@ def test_a_check_that_breaks_takes_no_other_with_it(tmp_path, monkeypatch):
     assert {"MR101", "MR020", "MR501"} <= codes(report, "ok")
     lines = "\n".join(report.lines("en", Style()))
     assert "KeyError" in lines and "exit 3" in lines
+    assert "Traceback" not in lines
+    assert "Traceback" in "\n".join(report.lines("en", Style(), verbose=True))
+
+
+def test_a_failure_of_the_check_itself_is_one_line(monkeypatch, capsys):
+    def breaks(*_, **__):
+        raise KeyError("unforeseen\nand of two lines")
+
+    monkeypatch.setattr(cli, "diagnose", breaks)
+    assert cli.main([]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "KeyError" in said[0] and "test_check.py:" in said[0]
+
+
+@pytest.mark.parametrize("option", ["-q", "-v"])
+def test_a_full_disk_under_stdout_is_one_line(option):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mambarun", option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+    said = done.stderr.splitlines()
+    assert done.returncode == 3 and len(said) == 1 and "No space left" in said[0]
 
 
 # ---- the child --------------------------------------------------------------------
@@ -586,6 +617,22 @@ def test_the_home_folder_is_not_shown(tmp_path):
     assert "alice-in-chains" not in whole and "~/cuda" in whole
 
 
+def test_only_the_home_folder_is_shortened(tmp_path):
+    environ = {"CUDA_HOME": "/data/home/user/cuda", "CUDA_PATH": "/home/user/cuda"}
+    report = diagnose(fabricated(tmp_path, gpu(), environ=environ), run=False)
+    text = "\n".join(report.lines("en", Style()))
+    assert "/data/home/user/cuda" in text and " ~/cuda" in text
+
+
+@pytest.mark.parametrize("serial", ["GPU-8f1e2d3c", "MIG-GPU-8f1e2d3c-aaaa/1/0"])
+def test_the_beginning_of_a_serial_number_is_not_shown(tmp_path, serial):
+    environ = {"CUDA_VISIBLE_DEVICES": serial}
+    facts = gpu(gpus=[], cuda={"error": "cuInit fails", "code": "MR109"})
+    report = diagnose(fabricated(tmp_path, facts, environ=environ), run=False)
+    assert "GPU-..." in report.sentence() + "".join(report.lines("en", Style()))
+    assert "8f1e2d3c" not in json.dumps(report.json())
+
+
 def test_serial_numbers_and_other_variables_are_not_shown(tmp_path):
     serial = "GPU-8f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
     facts = gpu(gpus=[], cuda={"error": "cuInit fails", "code": "MR109"})
@@ -643,6 +690,26 @@ def test_files_are_compared_with_the_wheels_record(tmp_path):
     assert own_files(machine) == ("error", "changed", 1)
     file.unlink()
     assert own_files(machine) == ("error", "changed", 1)
+
+
+@pytest.mark.parametrize(
+    "line", ["a,md7=abc,11", "a,sha256=abc,eleven", "\0a,sha256=abc,11", 'a,"b,11']
+)
+def test_a_damaged_record_is_no_crash(tmp_path, line):
+    machine, file = installed(tmp_path)
+    record = next(Path(file).parents[2].glob("*.dist-info/RECORD"))
+    (file.parents[2] / "a").write_bytes(b"eleven long")
+    record.write_text(record.read_text() + line + "\n")
+    assert own_files(machine)[1:] in (("changed", 1), ("intact", 0))
+
+
+def test_files_are_compared_also_if_the_library_kills_the_child(tmp_path):
+    machine, file = installed(tmp_path)
+    dead = {"stage": "libmambarun", "ended": "SIGBUS", "stderr": ""}
+    machine.probe = lambda _: dead
+    assert own_files(machine) == ("skip", "unknown", 3)
+    file.write_bytes(b"the libr")
+    assert own_files(machine) == ("error", "changed", 3)
 
 
 def test_a_package_of_another_version_than_its_library(tmp_path):

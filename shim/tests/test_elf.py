@@ -6,6 +6,7 @@ and ones that are cut off or changed, of which none may do more than be refused.
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ MODULE = dict(
     defined=["PyInit_selective_scan_cuda", "fwd"],
     cuda=["sm_90", "compute_90", "sm_80", "sm_100"],
 )
+NAMES = [n for kind in ("undefined", "weak", "defined") for n in MODULE[kind]]
 
 
 @pytest.fixture
@@ -170,6 +172,14 @@ def test_no_change_is_a_crash_or_a_hang(written, seed):
             else:
                 data[at : at + 4] = chance.getrandbits(32).to_bytes(4, "little")
         assert look_at(written(bytes(data))) < 1
+
+
+def test_a_damaged_hash_table_defines_nothing(written):
+    """As the loader sees it, which is no reason to stop."""
+    whole = bytearray(elf(**MODULE))
+    table = whole.index(struct.pack("<II", 1, 1 + len(NAMES)))  # buckets, symbols
+    whole[table : table + 4] = b"\xff\xff\xff\x7f"
+    assert not read(written(bytes(whole))).exports("PyInit_selective_scan_cuda")
 
 
 def test_a_huge_sparse_file_is_quick(written):

@@ -34,12 +34,27 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # as in `mambarun-check | head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
-    except Exception:
-        traceback.print_exc()
-        print("mambarun-check itself failed; please report this.", file=sys.stderr)
-        return 3
+    except OSError as cause:  # a full disk under stdout
+        _silence()
+        return _failed(cause)
+    except Exception as cause:
+        return _failed(cause)
+
+
+def _silence() -> None:
+    """Python flushes stdout once more as it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(cause: Exception) -> int:
+    """One line for what should not happen, with the place where it did."""
+    place = traceback.extract_tb(cause.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}"
+    said = " ".join(f"{type(cause).__name__}: {cause}".split())
+    print(f"mambarun-check itself failed, at {where}: {said}", file=sys.stderr)
+    return 3
 
 
 def _main(arguments: Sequence[str] | None, machine: Machine | None) -> int:
@@ -176,7 +191,7 @@ def _explain(parser: argparse.ArgumentParser, given: str, lang: str) -> int:
 def _written(path: str, report: Report) -> bool:
     """Whether everything about this machine is in the file now, in English."""
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             for line in report.lines("en", Style(), verbose=True):
                 print(line, file=file)
             print("\n" + json.dumps(report.json(), indent=1), file=file)

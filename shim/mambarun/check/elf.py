@@ -240,13 +240,14 @@ class Elf:
     # ---- what it defines ----------------------------------------------------------
 
     def exports(self, name: str) -> bool:
-        """Whether the file defines this dynamic symbol. NotElf as for read."""
+        """Whether the file defines this dynamic symbol; if its tables are damaged, no
+        loader would find it either."""
         try:
             if self._tag(_GNU_HASH):
                 return self._in_gnu_hash(name)
             return bool(self._tag(_HASH)) and self._in_hash(name)
-        except (struct.error, IndexError, ValueError, OverflowError) as error:
-            raise NotElf(f"is damaged: {error}") from None
+        except (NotElf, struct.error, IndexError, ValueError, OverflowError):
+            return False
 
     def _in_gnu_hash(self, name: str) -> bool:
         at = self._offset(self._tag(_GNU_HASH))

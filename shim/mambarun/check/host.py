@@ -56,9 +56,14 @@ def headlines(facts: Facts, findings: list[Finding]) -> Iterator[Headline]:
 
 
 def _own_files(facts: Facts) -> Iterator[Finding]:
-    library = facts.probe.get("library")
-    if library is None:  # the child died before it opened anything; MR112 says so
-        yield Finding("MR001", SKIP, "unknown", {})
+    library, dist = facts.probe.get("library"), _own_dist(facts)
+    files = list(_recorded(facts.machine, dist)) if dist else []
+    wrong = tuple(path for path, *said in files if _differs(facts, path, *said))
+    if library is None:  # the child died over it; MR112 says so
+        if wrong:
+            yield Finding("MR001", ERROR, "changed", {"count": len(wrong)}, wrong)
+        else:
+            yield Finding("MR001", SKIP, "unknown", {})
         return
     if "error" in library:
         yield Finding("MR001", ERROR, "missing", {}, (library["error"],))
@@ -67,22 +72,16 @@ def _own_files(facts: Facts) -> Iterator[Finding]:
     load = facts.probe.get("cpu_load") or {}
     if "error" in load and load["code"] != "MR304":
         yield Finding("MR001", ERROR, "mixed", {}, (load["error"],))
-    dist = _own_dist(facts)
     if dist is None:
         yield Finding("MR001", INFO, "tree", values, (library["path"],))
-        return
-    if numbers(dist.version)[:3] != numbers(library["version"])[:3]:
+    elif numbers(dist.version)[:3] != numbers(library["version"])[:3]:
         values = {"package": dist.version, "library": library["version"]}
         yield Finding("MR001", ERROR, "versions", values, (dist.path, library["path"]))
-        return
-    files = list(_recorded(facts.machine, dist))
-    wrong = [path for path, *recorded in files if _differs(facts, path, *recorded)]
-    if wrong:
-        values = {"count": len(wrong)}
-        yield Finding("MR001", ERROR, "changed", values, tuple(wrong))
-        return
-    values["count"] = len(files)
-    yield Finding("MR001", OK, "intact", values, (library["path"],))
+    elif wrong:
+        yield Finding("MR001", ERROR, "changed", {"count": len(wrong)}, wrong)
+    else:
+        values["count"] = len(files)
+        yield Finding("MR001", OK, "intact", values, (library["path"],))
 
 
 def _own_dist(facts: Facts) -> Dist | None:
@@ -94,19 +93,23 @@ def _own_dist(facts: Facts) -> Dist | None:
 def _recorded(machine: Machine, dist: Dist) -> Iterator[tuple[str, str, str]]:
     """(path, hash, size) of the files that the wheel brought, by its RECORD."""
     text = machine.text(dist.path + "/RECORD") or ""
-    for row in csv.reader(text.splitlines()):
+    for row in csv.reader(text.replace("\0", "").splitlines()):
         if len(row) == 3 and row[1] and row[2] and ".dist-info/" not in row[0]:
             yield os.path.join(dist.site, row[0]), row[1], row[2]
 
 
 def _differs(facts: Facts, path: str, recorded: str, size: str) -> bool:
-    if facts.machine.size(path) != int(size):
+    """Also if the file cannot be read, or the record is no record."""
+    if str(facts.machine.size(path)) != size:
         return True
     kind, _, wanted = recorded.partition("=")
-    digest = hashlib.new(kind)
-    with open(facts.machine.file(path), "rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK), b""):
-            digest.update(chunk)
+    try:
+        digest = hashlib.new(kind)
+        with open(facts.machine.file(path), "rb") as file:
+            for chunk in iter(lambda: file.read(CHUNK), b""):
+                digest.update(chunk)
+    except (OSError, ValueError):
+        return True
     return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode() != wanted
 
 

@@ -27,9 +27,7 @@ ASKED = ("copy", "bench")  # shown without -v: --bench has asked for them
 BRIEF = 2  # items of evidence without -v; a traceback is whole
 MARGIN = 5 + 10  # the mark and the section's name
 DETAIL = " " * MARGIN
-SERIAL = re.compile(
-    r"\b(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([/\d]*)", re.I
-)
+SERIAL = re.compile(r"\b(GPU|MIG)-[0-9a-f]{8}\b[-0-9a-f]*([/\d]*)", re.I)
 
 
 @dataclass
@@ -134,7 +132,8 @@ class Report:
         for group, words in self.failures.items():
             yield ""
             yield from wrap(fill(LABELS["failed"], {"group": group}, lang), "", "")
-            yield from (f"  {line}" for line in words.splitlines())
+            lines = words.splitlines()
+            yield from (f"  {line}" for line in (lines if verbose else lines[-1:]))
         yield ""
         yield self._last(lang)
         worst = self.of(ERROR) + self.of(WARN)
@@ -283,7 +282,7 @@ class Report:
         """The text without the home folder and without serial numbers."""
         home = self.facts.machine.home.rstrip("/")
         if home:
-            text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
+            text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
         return SERIAL.sub(r"\1-...", text)
 
     def _private_deep(self, value: Any) -> Any:
