@@ -81,6 +81,13 @@ def test_the_version_is_of_the_metadata_whose_major_fits(make):
     assert [f["version"] for f in ask(b, "cudart")] == ["12.1.105"]
 
 
+def test_a_user_may_be_called_nvidia(tmp_path):
+    b = build(tmp_path, parts.venv())
+    b.prefix = "/home/nvidia/env"
+    parts.torch()(b)
+    assert [f["version"] for f in ask(b, "cudart")] == ["12.1.105"]
+
+
 @pytest.mark.parametrize("tag", ["DT_RPATH", "DT_RUNPATH"])
 def test_the_environment_comes_between_the_two_kinds_of_path(make, tag):
     folder = "/usr/local/cuda-12.1/lib64"
