@@ -101,7 +101,7 @@ done < <(cpu_variants)
 part conformance env MAMBARUN_PATH="$lib" python -m conformance "${variants[@]}" \
     --seed 1 --report "$logs/conformance"
 mkdir -p "$results/conformance"
-cp "$logs"/conformance/*.{html,md,png} "$results/conformance"
+cp "$logs"/conformance/*.{html,md} "$results/conformance"
 
 part mutations python conformance/mutate.py --table "$results/mutations.md"
 part valgrind under_valgrind

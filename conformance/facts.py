@@ -23,7 +23,7 @@ def facts(opened: Opened) -> dict[str, str]:
     known = {"provider": str(opened.spec)}
     if isinstance(opened.main, Modules):
         supplier = "mambarun" if opened.main.ours else "another project"
-        known["module"] = f"{opened.main.module.__file__} (from {supplier})"
+        known["module"] = f"{shown(opened.main.module.__file__)} (from {supplier})"
         known["argument lists"] = ", ".join(f.id for f in opened.main.forms)
     if opened.spec.kind == "mambarun":
         known["variant"] = opened.spec.name
@@ -31,13 +31,22 @@ def facts(opened: Opened) -> dict[str, str]:
     known["cpu"] = f"{info['cpu']['name']}, {info['cpu']['count']} CPUs"
     if opened.device != "cpu":
         known["gpu"] = gpu(opened.device)
-    known["library"] = f"{info['library']}, {info['version']}, stamp {info['stamp']}"
+    library = shown(info["library"])
+    known["library"] = f"{library}, {info['version']}, stamp {info['stamp']}"
     known["commit"] = commit()
     known["system"] = platform.platform()
     known["torch"] = torch.__version__
     known["python"] = platform.python_version()
     known["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return known
+
+
+def shown(path: str | None) -> str:
+    """A path; in a source tree from there on."""
+    try:
+        return str(Path(path or "").resolve().relative_to(ROOT))
+    except ValueError:
+        return path or ""
 
 
 def gpu(device: str) -> str:

@@ -75,7 +75,6 @@ class Report:
             "case": name,
             "family": family,
             "outcome": answer["outcome"],
-            "seconds": answer["seconds"],
         }
         if answer["text"]:
             case["text"] = answer["text"]

@@ -44,7 +44,7 @@ EXIT = "os._exit(7) if u.shape[2] == 2 else None"
 #: what is done wrong -> what the report says of it
 FAULTS = {
     CRASH: "died of SIGSEGV",
-    HANG: "no answer within 5 s",
+    HANG: "no answer within 15 s",
     EXIT: "exited with status 7",
     "print('hello')": "wrote to stdout or stderr: hello",
     "os.write(2, b'oops')": "wrote to stdout or stderr: oops",
@@ -72,12 +72,12 @@ def fake(folder: Path, fault: str) -> str:
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "conformance", "--limit", "5", *arguments],
+        [sys.executable, "-m", "conformance", "--limit", "15", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 
