@@ -5,13 +5,14 @@ terminal and tells nothing of this machine.
 """
 
 import json
+import os
 import re
 import signal
 import unicodedata
 
 import pytest
 from machines import fakes, matrix
-from machines.rows import GUIDE, LOADED, PLAIN, ROWS
+from machines.rows import CLOSED, GUIDE, LOADED, PLAIN, ROWS
 from mambarun import PROMISED
 from mambarun.check.layout import Style
 
@@ -110,6 +111,15 @@ def test_the_object_for_a_script_says_the_same(report, row):
     assert {m["name"] for m in told["modules"]} == set(PROMISED)
     assert not CHINESE.search(text)
     assert str(folder) not in text and "/home/ada" not in text
+
+
+@by_name(CLOSED)
+def test_what_may_not_be_read(report, row):
+    if os.geteuid() == 0:
+        pytest.skip("NotSupported: root reads everything")
+    folder, found = report(row)
+    assert matrix.said(found) == row.says and not found.failures
+    assert found.exit == row.exit
 
 
 def test_there_are_enough_machines_and_no_two_of_one_name():

@@ -516,6 +516,17 @@ def pipe(path):
     return part
 
 
+def closed(*paths):
+    """Files and folders that their owner took all rights from."""
+
+    def part(b):
+        for path in paths:
+            place = path.format(site=b.site, prefix=b.prefix, suffix=b.suffix)
+            b.at(place).chmod(0)
+
+    return part
+
+
 def huge(b):
     """A terabyte that takes no room."""
     place = b.at(f"{b.site}/selective_scan_cuda{b.suffix}")

@@ -1248,6 +1248,37 @@ ODD = (
     ),
 )
 
+# Only for those who are not root, whom nothing is closed to; so not in ROWS.
+CLOSED = (
+    Row(
+        "torch's folder is closed",
+        machine(p.closed("{site}/torch")),
+        {"MR201": ERROR},
+        {},
+        1,
+    ),
+    Row(
+        "a module that may not be read",
+        machine(p.module(abi="TRUE"), p.closed("{site}/selective_scan_cuda{suffix}")),
+        {"MR302": WARN},
+        {"MR302": "rm "},
+    ),
+    Row(
+        "the GPU's device nodes are closed",
+        machine(p.closed("/dev/nvidiactl", "/dev/nvidia0")),
+        {"MR108": ERROR},
+        {},
+        1,
+    ),
+    Row(
+        "mambarun's library may not be read",
+        machine(p.closed("{site}/mambarun/_lib/libmambarun.so")),
+        {"MR001": ERROR},
+        {},
+        1,
+    ),
+)
+
 # ---- a driver that is loaded ------------------------------------------------------
 
 
