@@ -47,9 +47,9 @@ python=$site/bin/python
 export PYTHONDONTWRITEBYTECODE=1
 unset MAMBARUN_PATH MAMBARUN_VARIANT
 
-all=(conformance shim subset:cuda11_ptx80 callers mamba_text vmamba_digits transformers
-    memcheck racecheck subset:cuda13_sm90 subset:cuda11_sm90 deterministic large scan_c
-    bench)
+all=(conformance callers shim subset:cuda11_ptx80 transformers memcheck racecheck
+    vmamba_digits mamba_text subset:cuda13_sm90 subset:cuda11_sm90 deterministic large
+    scan_c bench)
 
 # ---- what is installed ----------------------------------------------------------------
 

@@ -94,6 +94,48 @@ def test_stand_ins_are_what_they_call() -> None:
         assert mambarun.which(name)["supplier"] == "mambarun", mambarun.which(name)
 
 
+# ---- what is theirs alone: first, as it takes longest where it runs -----------------
+
+
+def mamba(fast: bool = True) -> Any:
+    from mamba_ssm.modules.mamba_simple import Mamba
+
+    return Mamba(
+        d_model=16, d_state=8, d_conv=4, expand=2, layer_idx=0, use_fast_path=fast
+    )
+
+
+def rms_norm() -> torch.Tensor:
+    """mamba_inner_fn with b_rms_weight, c_rms_weight or dt_rms_weight, and RMSNorm."""
+    return scan.rms_norm_forward(torch.randn(4, 8), torch.ones(8), None, 1e-6)
+
+
+def step() -> torch.Tensor:
+    """Mamba.step with selective_state_update."""
+    module = mamba()
+    return module.step(torch.randn(2, 1, 16), *module.allocate_inference_cache(2, 9))[0]
+
+
+def mamba2() -> torch.Tensor:
+    """Mamba2, which has a scan of its own."""
+    return upstream("mamba_ssm").Mamba2(d_model=32, headdim=8)(torch.randn(2, 7, 32))
+
+
+@pytest.mark.parametrize("theirs", [mamba2, rms_norm, step])
+def test_what_insists_on_a_gpu(theirs: Any) -> None:
+    """Triton kernels of theirs, with which mambarun has nothing to do."""
+    try:
+        result = theirs()
+    except TypeError as insists:
+        # torch.cuda.device(x.device.index) around the launch; a CPU has no index.
+        pytest.skip(
+            "{}{} is a triton kernel inside torch.cuda.device(None): {}".format(
+                NOT_SUPPORTED, theirs.__doc__.rstrip("."), insists
+            )
+        )
+    assert torch.isfinite(result).all()
+
+
 # ---- selective_scan_fn -----------------------------------------------------------
 
 
@@ -461,14 +503,6 @@ def test_causal_conv1d_update_of_named_rows(dtype: torch.dtype) -> None:
 # ---- whole modules ---------------------------------------------------------------
 
 
-def mamba(fast: bool = True) -> Any:
-    from mamba_ssm.modules.mamba_simple import Mamba
-
-    return Mamba(
-        d_model=16, d_state=8, d_conv=4, expand=2, layer_idx=0, use_fast_path=fast
-    )
-
-
 def test_mamba_module_trains_the_same_both_ways() -> None:
     """The fused path and the one made of parts, with the same parameters."""
     fused, parts = mamba(), mamba(fast=False)
@@ -494,34 +528,3 @@ def test_stepping_is_the_parallel_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         steps = [module.step(x[:, t : t + 1], *states)[0] for t in range(x.shape[1])]
         close(torch.cat(steps, dim=1), module(x), "out", SCAN[F32])
-
-
-def rms_norm() -> torch.Tensor:
-    """mamba_inner_fn with b_rms_weight, c_rms_weight or dt_rms_weight, and RMSNorm."""
-    return scan.rms_norm_forward(torch.randn(4, 8), torch.ones(8), None, 1e-6)
-
-
-def step() -> torch.Tensor:
-    """Mamba.step with selective_state_update."""
-    module = mamba()
-    return module.step(torch.randn(2, 1, 16), *module.allocate_inference_cache(2, 9))[0]
-
-
-def mamba2() -> torch.Tensor:
-    """Mamba2, which has a scan of its own."""
-    return upstream("mamba_ssm").Mamba2(d_model=32, headdim=8)(torch.randn(2, 7, 32))
-
-
-@pytest.mark.parametrize("theirs", [rms_norm, step, mamba2])
-def test_what_insists_on_a_gpu(theirs: Any) -> None:
-    """Triton kernels of theirs, with which mambarun has nothing to do."""
-    try:
-        result = theirs()
-    except TypeError as insists:
-        # torch.cuda.device(x.device.index) around the launch; a CPU has no index.
-        pytest.skip(
-            "{}{} is a triton kernel inside torch.cuda.device(None): {}".format(
-                NOT_SUPPORTED, theirs.__doc__.rstrip("."), insists
-            )
-        )
-    assert torch.isfinite(result).all()
