@@ -4,6 +4,8 @@ stream, a captured graph, another thread. Knows no op and no provider."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Callable
@@ -35,27 +37,47 @@ def wait(device: str) -> None:
         raise Lost(str(error).partition("\n")[0]) from None
 
 
+def fenced(bytes_: torch.Tensor) -> torch.Tensor:
+    """A copy that ends where a page ends, before one that faults if it is touched."""
+    page = mmap.PAGESIZE
+    room = -(-bytes_.numel() // page) * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+    copy = torch.frombuffer(memory, dtype=torch.uint8, count=room)
+    return copy[room - bytes_.numel() :].copy_(bytes_)
+
+
 class Lent:
     """A call whose arrays lie on a device: each buffer, with its guards, is copied
-    there and afterwards back. On the CPU it is the call itself."""
+    there and afterwards back. On the CPU it is the call itself or, if tight, a copy
+    where each array has its guard before it and a fence behind it."""
 
     def __init__(self, call: Any, device: str, tight: bool = False) -> None:
         self.call = call
         self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        if device == "cpu":
+        if device == "cpu" and not tight:
             return
-        if not torch.cuda.is_available():
-            raise Unsupported("this torch finds no GPU")
-        if torch.device(device).index not in range(torch.cuda.device_count()):
-            raise Unsupported(f"there is no {device}")
+        if device != "cpu":
+            self._check(device)
         for array in call.arrays().values():  # arrays may share a buffer
             here = array.buffer
             if tight:
                 here = here[: here.numel() - GUARD * array.flat().element_size()]
-            self.pairs.setdefault(here.data_ptr(), (here, here.to(device)))
+            if here.data_ptr() not in self.pairs:
+                there = fenced(here) if device == "cpu" else here.to(device)
+                self.pairs[here.data_ptr()] = (here, there)
         self.call = replace(
             call, inputs=self._there(call.inputs), outputs=self._there(call.outputs)
         )
+
+    def _check(self, device: str) -> None:
+        if not torch.cuda.is_available():
+            raise Unsupported("this torch finds no GPU")
+        if torch.device(device).index not in range(torch.cuda.device_count()):
+            raise Unsupported(f"there is no {device}")
 
     def _there(self, arrays: dict[str, Array]) -> dict[str, Array]:
         return {

@@ -62,6 +62,7 @@ class Way:
     threads: int = 1
     flags: int = 0
     same_bits: str = ""
+    tight: bool = False  # nothing may be read behind an array: see calling.Lent
     how: str = ""
     signature: str = ""
 
@@ -134,17 +135,22 @@ def params(call: Call, way: Way, workspace: dict[str, int], **where: int) -> Any
 class Provider:
     """Runs calls. device: where the arrays lie then. tight: on a GPU without the guard
     behind each, so that compute-sanitizer sees a read past it
-    (PYTORCH_NO_CUDA_MEMORY_CACHING=1 gives each its own memory)."""
+    (PYTORCH_NO_CUDA_MEMORY_CACHING=1 gives each its own memory). fences: takes arrays
+    wherever they lie, so that on the CPU a fence may stand behind each."""
 
     name = ""
     device = "cpu"
     tight = False
+    fences = False
     known_as: tuple[str, ...] = ()  # in modules.Known
 
     def ways(self, how: str = "", signature: str = "") -> list[Way]:
         """How a call is to be run, one after the other."""
-        ways = self.each_way(how)
-        return [replace(way, how=how, signature=signature) for way in ways]
+        fenced = self.fences and not signature
+        return [
+            replace(way, how=how, signature=signature, tight=way.tight and fenced)
+            for way in self.each_way(how)
+        ]
 
     def each_way(self, how: str) -> tuple[Way, ...]:
         if how == "deterministic":
@@ -155,7 +161,11 @@ class Provider:
             return (
                 Way(),
                 Way(same_bits="a second run gives other bits"),
-                Way(threads=2, same_bits="two threads give other bits than one"),
+                Way(
+                    threads=2,
+                    tight=True,
+                    same_bits="two threads give other bits than one",
+                ),
             )
         return (
             Way(flags=DETERMINISTIC),
@@ -169,7 +179,7 @@ class Provider:
     def run(self, call: Call, way: Way = Way()) -> None:  # noqa: B008
         """Unsupported, Refused, Complaint or Lost say what else happened."""
         device = "cuda:1" if way.how == "device1" else self.device
-        lent = Lent(call, device, self.tight)
+        lent = Lent(call, device, self.tight or way.tight)
         with self.prepared(lent.call, way, device) as launch:
             HOWS[way.how](device, launch, lent.reset)
         lent.back()
@@ -198,6 +208,8 @@ def ours_as(device: str) -> tuple[str, ...]:
 
 class Library(Provider):
     """libmambarun's public functions, with whatever variant MAMBARUN_VARIANT names."""
+
+    fences = True
 
     def __init__(self, path: str, device: str = "cpu", tight: bool = False) -> None:
         self.device, self.tight = device, tight

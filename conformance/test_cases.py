@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import itertools
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from .calling import HOWS
+from .calling import HOWS, fenced
 from .examine import all_cases, room_cases
 from .faults import KINDS, Fault, Source, drawn
 from .pairs import meetings, pairwise
@@ -52,6 +56,20 @@ def test_the_seed_chooses_the_random_cases_and_no_others(room: str) -> None:
 
     assert ids(0) == ids(0)
     assert all("random-" in name for name in ids(0) ^ ids(1000))
+
+
+@pytest.mark.parametrize("length", (1, 4096, 5000))
+def test_a_fence_stands_right_behind(length: int) -> None:
+    given = torch.arange(length).to(torch.uint8)
+    copy = fenced(given)
+    assert torch.equal(copy, given)
+    ctypes.string_at(copy.data_ptr(), length)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's would write a page
+        ctypes.string_at(copy.data_ptr(), length + 1)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGSEGV
 
 
 def test_any_two_values_meet() -> None:

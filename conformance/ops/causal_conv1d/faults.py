@@ -33,6 +33,12 @@ FAULTS = [
         "d = d * sigmoid * (one - y * (one - sigmoid));",
         "a sign in the slope of silu",
     ),
+    (
+        "cpu_tile.h",
+        "v_tile_load(column, turned(v_move(p, 0, t)), (int)smaller(steps - t, VW),",
+        "v_tile_load(column, turned(v_move(p, 0, t)), (int)smaller(steps, VW),",
+        "reads behind the end of an input",
+    ),
 ]
 
 HARMLESS: list[tuple[str, str, str, str, str]] = [
