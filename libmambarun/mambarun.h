@@ -110,6 +110,7 @@ typedef struct mbr_variant_info {
     const char *path;     /* the file it is, or would be */
     const char *mode;     /* "cpu", "cubin" or "ptx" */
     char reason[256];     /* why, or why not; one sentence */
+    const char *build;    /* compiler or toolkit and flags; NULL unless it is in use */
 } mbr_variant_info;
 
 /* How many variants the manifest has: built or not, usable or not. */

@@ -40,15 +40,16 @@ did not finish), `sentence`, `exit`, `selected` {`gpu`, `variant`, `mode`: `cubi
 broke). Keys are added, never taken away, while `schema` is 1.
 """,
     "zh": """\
-# mambarun-check 的代码
+# mambarun-check 的编号
 
-mambarun 的错误信息和 `mambarun-check` 的检查结果都带有代码，代码的含义永不改变。
-`mambarun-check --explain 代码 --lang zh` 输出同样的说明；英文版见
-[checks.md](checks.md)。*斜体*处由实际内容代替；箭头后面是解决办法。
+mambarun 的报错信息和 `mambarun-check` 的检查结果都带有编号，编号的含义永不改变。
+`mambarun-check --explain 编号 --lang zh` 输出同样的说明；英文版见
+[checks.md](checks.md)，其中还有 `--json` 各字段的说明。*斜体*处由实际内容代替；
+箭头后面是解决办法。
 """,
 }
 SAYS = {"en": "It can say:", "zh": "可能的结果："}
-NAMED = {"en": "Only error messages name it.", "zh": "仅出现在错误信息中。"}
+NAMED = {"en": "Only error messages name it.", "zh": "仅出现在报错信息中。"}
 
 
 def page(lang: str) -> str:

@@ -384,6 +384,8 @@ mbr_status mbr_variant_at(size_t i, int32_t device_type, int32_t device_id,
         .path = mbr__variant_path(i),
         .mode = mbr__rows[i].mode,
     };
+    if (known != NULL && known->status == MBR_OK && known->row == i)
+        answer.build = known->table.build;
     memcpy(answer.reason, verdicts[i].reason, sizeof answer.reason);
     mbr__answer(out, sizeof answer, &answer);
     return MBR_OK;

@@ -378,6 +378,15 @@ static void variant_beyond_the_last_is_refused(void **state) {
     assert_string_equal(mbr_last_error(), "i is 18: there are 18 variants");
 }
 
+static void the_variant_in_use_says_how_it_was_built(void **state) {
+    (void)state;
+    struct found *f = ON_CPU(.fakes = "good");
+    assert_null(row(f->before, "cpu_scalar")->build);
+    for (size_t i = 0; i < MBR_ROWS; i++)
+        assert_int_equal(f->after[i].build != NULL,
+                         strcmp(f->after[i].name, f->in_use) == 0);
+}
+
 static void rows_for_other_devices_say_that_they_are_not_installed(void **state) {
     (void)state;
     struct found *f = ON_CPU(.fakes = "good");
@@ -544,6 +553,7 @@ int main(void) {
         cmocka_unit_test(shared_library_finds_its_own_folder),
         cmocka_unit_test(end_of_a_long_path_is_in_the_reason),
         cmocka_unit_test(variant_beyond_the_last_is_refused),
+        cmocka_unit_test(the_variant_in_use_says_how_it_was_built),
         cmocka_unit_test(rows_for_other_devices_say_that_they_are_not_installed),
         cmocka_unit_test(variant_info_without_size_or_device_is_refused),
         cmocka_unit_test(preload_of_the_cpu_or_of_a_gpu_chooses_now),

@@ -35,6 +35,7 @@ class VariantInfo(ctypes.Structure):
         ("path", ctypes.c_char_p),
         ("mode", ctypes.c_char_p),
         ("reason", ctypes.c_char * 256),
+        ("build", ctypes.c_char_p),
     ]
 
 
@@ -77,8 +78,9 @@ def info(device: Any = "cpu") -> dict[str, Any]:
 
     version, library, stamp; python, torch (None if not imported); cpu: name, features,
     count; cuda_driver: path or why there is none, cuda_driver_api: 12020 is 12.2, 0 is
-    none; variants: name, mode, usable, reason, path, in order of preference, judged for
-    `device`, which is given as to preload; cpu_variant: the one that has run, or None;
+    none; variants: name, mode, usable, reason, path, build (compiler or toolkit and
+    flags; None unless in use), in order of preference, judged for `device`, which is
+    given as to preload; cpu_variant: the one that has run, or None;
     modules: which() for every promised name; environment: the MAMBARUN_* that are set.
     Opens the library; ImportError if that is missing or damaged.
     """
@@ -148,6 +150,7 @@ def variants(device: Any = "cpu") -> list[dict[str, Any]]:
                 "usable": bool(found.usable),
                 "reason": _text(found.reason),
                 "path": _text(found.path),
+                "build": _text(found.build) or None,
             }
         )
     return listed

@@ -81,6 +81,7 @@ def _library() -> bool:
         say(cpu_variant=_info.preload("cpu"))
     except RuntimeError as cause:
         say(cpu_load={"error": _sentence(cause), "code": _code(cause)})
+    say(cpu_variants=_info.variants("cpu"))  # now with the build of the one in use
     return True
 
 

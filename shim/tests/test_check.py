@@ -802,6 +802,20 @@ def test_results_are_judged(tmp_path, more, case):
     assert found[0].status == ("ok" if case == "match" else "error")
 
 
+def test_how_long_kernels_take_to_load_and_how_they_were_built_is_shown():
+    from mambarun.check import run
+
+    load = {"variant": "cuda11_ptx80", "seconds": 31.415, "build": "NVRTC 11.8"}
+    answer = {
+        "load/cuda:0": {"device": "cuda:0", **load},
+        "load/cuda:1": {"device": "cuda:1", "error": "CudaError: no"},
+        "load/cpu": {"device": "cpu", **load},
+    }
+    (found,) = run._loads(answer)
+    assert "cuda11_ptx80 were ready on cuda:0 after 31.41 s" in found.what()
+    assert found.evidence == ("NVRTC 11.8",)
+
+
 def test_a_torch_that_does_not_import_is_shown_with_its_traceback(tmp_path):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/version.py").write_text("__version__ = '2.2.0+cu121'\n")

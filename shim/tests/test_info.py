@@ -49,6 +49,9 @@ def test_info_shows_the_environment(monkeypatch):
 def test_preload_names_the_variant_in_use(device):
     name = mambarun.preload(device)
     assert name.startswith("cpu_") and mambarun.info()["cpu_variant"] == name
+    builds = {v["name"]: v["build"] for v in mambarun.info()["variants"]}
+    assert [n for n, build in builds.items() if build] == [name]
+    assert re.match(r"\w+ \d+\.\d+.* -O", builds[name]), "compiler, version, flags"
     assert mambarun.preload() == name
 
 

@@ -167,7 +167,7 @@ def _listed(lang: str) -> Iterator[str]:
     for code, text in TEXTS.items():
         title = fill(text.title, {}, lang)
         if not text.cases:
-            title += f" ({fill(LABELS['only_messages'], {}, lang)})"
+            title += fill(LABELS["only_messages"], {}, lang)
         yield from wrap(title, " " * 7, pad(code, 7))
 
 

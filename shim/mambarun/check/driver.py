@@ -294,13 +294,19 @@ def _kind(gpu: dict[str, Any], nvml: dict[str, Any]) -> str:
 def _variants(facts: Facts) -> Iterator[Finding]:
     cpu = facts.probe.get("cpu_variant")
     if cpu is not None:
-        yield Finding("MR120", OK, "cpu", {"variant": cpu})
+        yield Finding("MR120", OK, "cpu", {"variant": cpu}, _build(facts, cpu))
     gpus = facts.gpus
     for number, gpu in enumerate(gpus):
         yield from _variant(facts, number, gpu)
     if len({gpu["capability"] for gpu in gpus}) > 1:
         texts = [f"{g['name']} ({capability_text(g['capability'])})" for g in gpus]
         yield Finding("MR121", INFO, "unlike", {"gpus": ", ".join(texts)})
+
+
+def _build(facts: Facts, name: str) -> tuple[str, ...]:
+    """How the variant in use was built."""
+    builds = {v["name"]: v.get("build") for v in facts.probe.get("cpu_variants", ())}
+    return tuple(filter(None, [builds.get(name)]))
 
 
 def _variant(facts: Facts, number: int, gpu: dict[str, Any]) -> Iterator[Finding]:

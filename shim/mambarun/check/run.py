@@ -161,7 +161,16 @@ def _compare(
         yield Finding(
             "MR601", OK, "match", _summary(facts, results, worst, device, reference)
         )
+        yield from _loads(answer)
         yield from _each(results)
+
+
+def _loads(answer: dict[str, Any]) -> Iterator[Finding]:
+    """For -v: how the variant of each GPU was built, and how soon it was there."""
+    for load in _listed(answer, "load/"):
+        if load["device"] != "cpu" and "error" not in load:
+            values = {**load, "seconds": f"{load['seconds']:.2f}"}
+            yield Finding("MR601", OK, "loads", values, (load["build"] or "",))
 
 
 def _listed(answer: dict[str, Any], prefix: str) -> list[dict[str, Any]]:

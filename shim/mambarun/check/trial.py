@@ -14,7 +14,7 @@ import traceback
 from importlib import import_module
 from typing import NamedTuple
 
-from .. import PROMISED, _hook, install
+from .. import PROMISED, _hook, _info, install
 from .._probe import say
 
 TYPE_CHECKING = False
@@ -51,9 +51,10 @@ CASES = (
 
 def main(task: dict[str, Any]) -> None:
     """Says: torch: version; or error, trace. import/NAME: file, ours; or error, trace.
-    fork: {} or error. result/N: module, call, case, device, seconds, variant and
-    outputs (float32 in base64); or error. bench/N: module, call, seconds, share (of the
-    speed of a copy). All in the order of doing it; task is run.py's.
+    fork: {} or error. load/DEVICE: device, variant, seconds, build; or error.
+    result/N: module, call, case, device, seconds and outputs (float32 in base64); or
+    error. bench/N: module, call, seconds, share (of the speed of a copy). All in the
+    order of doing it; task is run.py's.
     """
     say(stage="import torch")
     try:
@@ -198,7 +199,21 @@ def arguments(
 # ---- trials -----------------------------------------------------------------------
 
 
+def _load(device: str) -> dict[str, Any]:
+    """How long the kernels took to be loaded, or compiled where they are PTX."""
+    begin = time.perf_counter()
+    try:
+        variant = _info.preload(device)
+    except RuntimeError:
+        return {"device": device, "error": _last_line()}
+    seconds = time.perf_counter() - begin
+    build = next(v["build"] for v in _info.variants(device) if v["name"] == variant)
+    return {"device": device, "variant": variant, "seconds": seconds, "build": build}
+
+
 def _trials(torch: Any, modules: dict[str, Any], device: str) -> None:
+    say(stage=f"kernels for {device}")
+    say(**{f"load/{device}": _load(device)})
     number = 0
     for name, module in modules.items():
         for case in CASES:

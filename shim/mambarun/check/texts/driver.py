@@ -472,7 +472,7 @@ What to do
                 (
                     "{count} GPU(s) here, and the driver shows none of them to this "
                     "process",
-                    "本机有 {count} 块 GPU，但驱动一块也不让这个进程看到",
+                    "本机有 {count} 块 GPU，但驱动没有让这个进程看到任何一块",
                 ),
                 LOOK,
             ),
@@ -500,7 +500,7 @@ What to do
 hides those after it.
 - In a container: NVIDIA_VISIBLE_DEVICES, and --gpus.""",
             """\
-驱动没有让这个进程看到那块 GPU。
+驱动没有让这个进程看到这块 GPU。
 
 怎么办
 
@@ -553,12 +553,12 @@ numbers come from CUDA_VISIBLE_DEVICES count from 0 again.""",
     ),
     "MR111": Text(
         "gpu",
-        ("the GPU has room for this process", "GPU 还能接纳这个进程"),
+        ("the GPU has room for this process", "GPU 没有被占满或独占"),
         {
             "answer": Case(
                 (
                     "the GPU has no room for this process",
-                    "GPU 容纳不下这个进程",
+                    "GPU 没有余量给这个进程（显存已满或被独占）",
                 ),
                 LOOK,
             ),
@@ -584,7 +584,7 @@ What to do
 - `nvidia-smi` shows who uses it.
 - Call mambarun.preload(device) early, before other things fill the memory.""",
             """\
-GPU 容纳不下这个进程。
+GPU 没有余量给这个进程。
 
 要么显存已满，连上下文或内核代码都放不下；要么另一个进程独占了它（计算模式
 EXCLUSIVE_PROCESS）。下一次调用会再试。
@@ -604,7 +604,7 @@ EXCLUSIVE_PROCESS）。下一次调用会再试。
                 LOOK,
             ),
             "gpu": Case(
-                ("cuda:{number} does not answer", "cuda:{number} 没有正常响应"), LOOK
+                ("cuda:{number} does not answer", "cuda:{number} 响应异常"), LOOK
             ),
             "dies": Case(
                 (
@@ -937,14 +937,14 @@ GPU，等等。提示里会逐个列出原因：
     needs driver API ...     NVIDIA 驱动太旧
     not asked for            MAMBARUN_VARIANT 指定了别的变体
 
-有的行末尾还带有自己的代码，例如 MR113。
+有的行末尾还带有自己的编号，例如 MR113。
 
 GPU 张量绝不会转到 CPU 上计算。这些模块的其他构建所报的 “no kernel image is available
 for execution on the device” 说的就是这件事：里面没有你这块 GPU 的代码。
 
 怎么办
 
-- 到处都是 `not installed`：这份 mambarun 构建时没有包含 CUDA 变体。
+- 所有变体都是 `not installed`：这份 mambarun 构建时没有包含 CUDA 变体。
 - 把张量和模型移到 CPU，或者升级驱动。
 - 查看这里能用什么：mambarun-check -v""",
         ),

@@ -5,8 +5,8 @@ from .form import Case, Text
 
 HEADLINES = {
     "env": {
-        "plain": ("no variable stands in the way", "没有碍事的环境变量"),
-        "notes": ("some settings are worth a look", "有些设置值得检查"),
+        "plain": ("no variable stands in the way", "没有造成干扰的环境变量"),
+        "notes": ("some settings are worth a look", "有的设置需要留意"),
     }
 }
 
@@ -134,8 +134,8 @@ use mambarun nothing is compiled.""",
             "overrides": Case(
                 (
                     "LD_LIBRARY_PATH has {folder}, ahead of torch's own {libraries}",
-                    "LD_LIBRARY_PATH 里的 {folder} 会抢在 torch 自带的 {libraries} 前"
-                    "面",
+                    "LD_LIBRARY_PATH 里的 {folder} 会先于 torch 自带的 {libraries} "
+                    "被加载",
                 ),
                 "unset LD_LIBRARY_PATH",
             ),
@@ -196,7 +196,7 @@ version from a guide, makes every build of an extension fail. mambarun builds no
             """\
 CUDA_HOME 告诉编译过程工具包在哪里。
 
-运行时没有程序读取它。如果它指向不存在的目录（比如照抄教程里另一个版本的那一行），编译扩
+程序运行时不会读取它。如果它指向不存在的目录（比如照抄教程里另一个版本的那一行），编译扩
 展就会失败；mambarun 不编译任何东西。""",
         ),
     ),
@@ -219,7 +219,7 @@ Libraries in LD_PRELOAD are loaded into every program, before all others.
 That is right for an allocator or a profiler. A libstdc++ or libcudart there replaces
 the one that torch was built with.""",
             """\
-LD_PRELOAD 里的库会抢先加载到每个程序里。
+LD_PRELOAD 里的库会最先加载到每个程序里。
 
 用于内存分配器或性能分析器是正常的；如果里面是 libstdc++ 或 libcudart，就会替换掉构建
 torch 时所用的那一份。""",
@@ -244,8 +244,8 @@ CUDA_DISABLE_PTX_JIT=1 forbids it (MR114).""",
             """\
 会改变 CUDA 和 torch 行为的变量。
 
-CUDA_LAUNCH_BLOCKING=1 让每次调用都等待完成，用于查错。CUDA_CACHE_DISABLE=1 让驱动在每个
-进程里重新编译 PTX。CUDA_DISABLE_PTX_JIT=1 则禁止编译（MR114）。""",
+CUDA_LAUNCH_BLOCKING=1 让每次调用都同步等待，用于排查错误。CUDA_CACHE_DISABLE=1 让驱动在
+每个进程里重新编译 PTX。CUDA_DISABLE_PTX_JIT=1 则禁止编译（MR114）。""",
         ),
     ),
     "MR508": Text(

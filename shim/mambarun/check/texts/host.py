@@ -131,7 +131,7 @@ libmambarun.so 缺失、打不开，或者旁边的变体（libmambarun_*.so）�
             "aarch64": Case(
                 (
                     "aarch64: only cpu_scalar exists there, compiled but hardly tried",
-                    "aarch64 上只有 cpu_scalar 这一个变体，能编译，但很少试过",
+                    "aarch64 上只有 cpu_scalar 这一个变体，能编译，但测试很少",
                 )
             ),
             "processor": Case(
@@ -228,7 +228,7 @@ GPU；变体的名字；`torch`；模块的名字，即该模块由 mambarun 或
     ),
     "MR010": Text(
         "python",
-        ("the C library is glibc, new enough", "C 运行库是足够新的 glibc"),
+        ("the C library is glibc, new enough", "C 运行库是 glibc，且版本够新"),
         {
             "enough": Case(
                 (
@@ -297,7 +297,7 @@ CentOS 7、Debian 8、Ubuntu 14.04 以及更新的系统都满足。网上教程
             "implementation": Case(
                 (
                     "{python} was not tried with mambarun; CPython was",
-                    "mambarun 没有在 {python} 上试过，只试过 CPython",
+                    "mambarun 没有在 {python} 上测试过，只测试过 CPython",
                 )
             ),
         },
@@ -332,7 +332,7 @@ mambarun 要求 64 位的 Python 3.8 以上。
                     "start-up files are not read where mambarun lies (PYTHONPATH, "
                     "--target): a broken leftover on an earlier entry of sys.path wins",
                     "mambarun 所在目录的启动文件不会被读取（PYTHONPATH 或 --target 安"
-                    "装）：sys.path 里更靠前的损坏残留会优先",
+                    "装）：sys.path 里更靠前的损坏文件会优先",
                 ),
                 "import mambarun; mambarun.install()",
             ),
@@ -341,7 +341,7 @@ mambarun 要求 64 位的 Python 3.8 以上。
                     "Python was started with -S, so start-up files are not read: a "
                     "broken leftover on an earlier entry of sys.path wins",
                     "Python 以 -S 启动，不读取启动文件："
-                    "sys.path 里更靠前的损坏残留会优先",
+                    "sys.path 里更靠前的损坏文件会优先",
                 ),
                 "import mambarun; mambarun.install()",
             ),
@@ -371,9 +371,9 @@ What to do
 程序可以通过两条路拿到 mambarun 的模块。
 
 一条是排在 sys.meta_path 最前面的查找器，由启动文件（mambarun.pth；Python 3.15 起还有
-mambarun.start）装上，任何位置的损坏残留都抢不过它。另一条是同名的真实包，在不读取启动文
-件的场合仍然有效，例如 PYTHONPATH、pip install --target 或 python -S；这时与残留谁优先，
-取决于 sys.path 的顺序。
+mambarun.start）装上，损坏的残留文件无论在哪里都排在它后面。另一条是同名的真实包，在不读取
+启动文件的场合仍然有效，例如 PYTHONPATH、pip install --target 或 python -S；这时它和残留
+文件谁优先，取决于 sys.path 的顺序。
 
 怎么办
 

@@ -12,7 +12,7 @@ HEADLINES = {
         "shadowed": (
             "all {all} are supplied by mambarun; broken leftovers, shadowed and "
             "harmless: {broken}",
-            "{all} 个模块都由 mambarun 提供；{broken} 个损坏的残留已被它取代，"
+            "{all} 个模块都由 mambarun 提供；{broken} 个损坏的残留文件已被它取代，"
             "不影响使用",
         ),
         "mixed": (
@@ -31,7 +31,7 @@ TEXTS = {
         "modules",
         (
             "every promised module has a supplier that works",
-            "承诺的每个模块都有可用的提供者",
+            "应有的模块都能由某个可用的包提供",
         ),
         {
             "alone": Case(
@@ -119,12 +119,12 @@ gives way to mambarun's. MAMBARUN_PREFER=ours takes mambarun's in any case,
 MAMBARUN_DISABLE leaves names alone. Whether a module loads is judged from its file
 here, and by importing it under --run.""",
             """\
-mambarun 承诺的各个模块由谁提供。
+mambarun 负责提供的各个模块，实际由谁提供。
 
 “No module named selective_scan_cuda” 和 “name 'selective_scan_cuda_oflex' is not
-defined” 都说明没有人提供；后者只是被带保护的导入掩盖了。很多项目在同一个 `try` 里导入好
-几个名字，缺一个就全部失效；mambarun 提供所有这些名字，各有各的参数，不能把一个改名当另
-一个用。
+defined” 都说明没有人提供；后者只是因为导入写在 try/except 里，掩盖了前者。很多项目在同
+一个 `try` 里导入好几个名字，缺一个就全部失效；mambarun 提供所有这些名字，各有各的参数，
+不能把一个改名当另一个用。
 
 规则是：能加载的同名模块保留不动；加载不了的让位给 mambarun。MAMBARUN_PREFER=ours 一律使
 用 mambarun 的，MAMBARUN_DISABLE 则不碰指定的名字。这里只从文件判断能否加载，加上 --run
@@ -133,9 +133,9 @@ defined” 都说明没有人提供；后者只是被带保护的导入掩盖了
     ),
     "MR302": Text(
         "modules",
-        ("no broken module is left", "没有损坏的模块残留"),
+        ("no broken module is left", "没有残留的损坏模块"),
         {
-            "none": Case(("no broken module is left", "没有损坏的模块残留")),
+            "none": Case(("no broken module is left", "没有残留的损坏模块")),
             "abi": Case(
                 (
                     "{file} was built for a torch with cxx11abi={built}; yours is "
@@ -284,7 +284,7 @@ MAMBARUN_PREFER=ours 后根本不会去看它。如果还需要那个包的 Pyth
         "modules",
         ("there is one copy of everything", "没有重复的副本"),
         {
-            "none": Case(("no copy hides another", "没有互相遮挡的副本")),
+            "none": Case(("no copy hides another", "没有互相覆盖的副本")),
             "copies": Case(
                 (
                     "{name} is installed more than once; the first one is taken",
@@ -317,7 +317,7 @@ MAMBARUN_PREFER=ours 后根本不会去看它。如果还需要那个包的 Pyth
             "link": Case(
                 (
                     "{file} sends imports to another folder (an editable install)",
-                    "{file} 把导入指向别的目录（可编辑安装）",
+                    "{file} 把导入指向别的目录（可编辑安装，即 pip install -e）",
                 )
             ),
         },
@@ -385,7 +385,7 @@ What to do
             """\
 MAMBARUN_VARIANT 要求的变体不能使用。
 
-它指定的就是那一个变体，对同类设备全部生效，没有后备。提示会列出存在的名字，或者说明这个
+它指定的就是那一个变体，对同类设备全部生效，不会自动换用别的。提示会列出存在的名字，或者说明这个
 变体为什么不能在这里运行。
 
 怎么办

@@ -160,7 +160,7 @@ CPU 张量不受影响，任何 torch 都可以。""",
             "old": Case(
                 (
                     "torch is {torch}; mambarun was tried with {least} and newer",
-                    "torch 是 {torch}；mambarun 只在 {least} 以上试过",
+                    "torch 是 {torch}；mambarun 只在 {least} 以上测试过",
                 ),
                 "pip install --upgrade torch",
             ),
@@ -271,7 +271,7 @@ which torch it is; torch itself, and what is compiled for it, does.""",
 有多个 torch 的痕迹。
 
 安装模型的 requirements 时，pip 经常会替换 torch；如果中途失败，或者装到了别处
-（--user），实际导入的就不是 pip 列出来的那个。mambarun 不在乎是哪个 torch，但 torch 自
+（--user），实际导入的就不是 pip 列出来的那个。mambarun 用哪个 torch 都可以，但 torch 自
 己和为它编译的扩展会出问题。""",
         ),
     ),

@@ -3,7 +3,7 @@
 
 from .form import Case, Text
 
-NOT_RUN = ("not run: see --run", "未运行：加 --run")
+NOT_RUN = ("not run: see --run", "未运行（加 --run 可运行）")
 NO_TORCH = ("not run: there is no torch that imports", "未运行：没有能导入的 torch")
 
 HEADLINES = {
@@ -32,6 +32,14 @@ TEXTS = {
                     "{reference} 一致：最大误差 {errors}；最慢 {milliseconds} ms",
                 )
             ),
+            "loads": Case(
+                (
+                    "the kernels of {variant} were ready on {device} after {seconds} s "
+                    "(cubins are loaded, PTX is compiled)",
+                    "{variant} 的内核在 {device} 上用 {seconds} 秒就绪"
+                    "（cubin 直接加载，PTX 需要编译）",
+                )
+            ),
             "module": Case(
                 (
                     "{module} on {devices}: {cases}; {times}",
@@ -41,20 +49,20 @@ TEXTS = {
             "copy": Case(
                 (
                     "times for {case}; a copy moves {speed} GB/s, read and written",
-                    "以下为 {case} 的耗时；拷贝速度 {speed} GB/s（读加写）",
+                    "以下为 {case} 的耗时；拷贝速度 {speed} GB/s（读写合计）",
                 )
             ),
             "bench": Case(
                 (
                     "{module} {call}: {milliseconds} ms, {share}% of copy speed",
-                    "{module} {call}：{milliseconds} ms，拷贝速度的 {share}%",
+                    "{module} {call}：{milliseconds} ms，达到拷贝速度的 {share}%",
                 )
             ),
             "differs": Case(
                 (
                     "{module} {call} on {device}, {case}: off by {error} of the "
                     "largest value, {allowed} is allowed",
-                    "{module} {call}（{device}，{case}）：误差为最大值的 {error}，"
+                    "{module} {call}（{device}，{case}）：误差是最大值的 {error}，"
                     "允许 {allowed}",
                 ),
                 "mambarun-check --run --report FILE",
@@ -182,10 +190,10 @@ If that fails, the report shows the end of Python's own traceback. A torch that 
 import has a reason of its own, which often is another copy of its libraries (MR504) or
 an upgrade that was cut short (MR203).""",
             """\
-像普通程序那样导入 torch 和承诺的各个模块。
+像普通程序那样导入 torch 和 mambarun 负责提供的各个模块。
 
-失败时，报告会显示 Python 回溯的末尾。torch 自己导入不了，原因往往是它的库有另一份副本
-（MR504），或者升级没有完成（MR203）。""",
+失败时，报告会显示 Python 的 Traceback 末尾。torch 自己导入不了，原因往往是它的库有另一
+份副本（MR504），或者升级没有完成（MR203）。""",
         ),
     ),
 }

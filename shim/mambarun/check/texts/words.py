@@ -33,7 +33,7 @@ LAST = {
     "errors": ("Not usable: {count} errors.", "不可用：{count} 个错误。"),
     "strict": (
         "Not usable under --strict: warnings count as errors.",
-        "在 --strict 下不可用：警告按错误处理。",
+        "在 --strict 下不可用：警告按错误计。",
     ),
     "unknown": (
         "No verdict: the check itself did not finish.",
@@ -46,17 +46,17 @@ LABELS = {
     "fix": ("fix: ", "解决："),
     "explain": (
         "more on a code: mambarun-check --explain {code}",
-        "代码的含义：mambarun-check --explain {code} --lang zh",
+        "详细说明：mambarun-check --explain {code} --lang zh",
     ),
     "variants": ("variants, in order of preference", "各变体，按优先顺序"),
     "tables": (
         "what is known of versions is of {date}",
-        "关于各版本的资料截至 {date}",
+        "版本对应关系的资料截至 {date}",
     ),
     "running": (
         "importing torch and running the modules; --no-run leaves this out",
         "正在导入 torch 并运行各模块；加 --no-run 可以跳过",
     ),
-    "failed": ("the check itself failed in {group}:", "检查程序自身在 {group} 出错："),
-    "only_messages": ("named by error messages", "仅出现在错误信息中"),
+    "failed": ("the check itself failed in {group}:", "检查程序自身出错（{group}）："),
+    "only_messages": (" (named by error messages)", "（仅出现在报错信息中）"),
 }
