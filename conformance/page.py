@@ -346,8 +346,8 @@ def verdicts(reports: Sequence[Data]) -> str:
                 f'<span class="none">NotSupported</span>: {text(report["unavailable"])}'
             )
         else:
-            failed = report["outcomes"].get("failed", 0)
-            word, mark = ("does not conform", "bad") if failed else ("conforms", "good")
+            good = report["conforms"]
+            word, mark = ("conforms", "good") if good else ("does not conform", "bad")
             said = f'<span class="verdict {mark}">{word}</span>: '
             said += text(f"{counted(report['outcomes'])}; {report['seconds']:.0f} s")
         lines.append(f"<div>{who} {said}</div>")

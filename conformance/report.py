@@ -95,6 +95,11 @@ class Report:
     def outcomes(self) -> dict[str, int]:
         return dict(Counter(case["outcome"] for case in self.cases))
 
+    @property
+    def conforms(self) -> bool:
+        """Every case was judged, and none failed."""
+        return not self.failures() and "interrupted" not in self.facts
+
     def failures(self) -> list[dict[str, Any]]:
         return [case for case in self.cases if case["outcome"] == "failed"]
 
@@ -109,6 +114,7 @@ class Report:
         return {
             "facts": self.facts,
             "unavailable": self.unavailable,
+            "conforms": self.conforms,
             "seconds": round(self.seconds, 1),
             "outcomes": self.outcomes(),
             "figures": ["dtype", *FIGURES],

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     specs = chosen(options.provider or ["all"])
     options.device = device(options.device)
     out = sys.stderr if options.json else sys.stdout
-    reports, broken = [], False
+    reports, broken, stopped = [], False, False
     for spec in specs:
         hearing = Hearing(spec, cases, options)
         try:
@@ -48,13 +48,15 @@ def run(options: argparse.Namespace) -> int:
         except runner.Broken as reason:
             print(f"{spec} is broken: {reason}", file=sys.stderr)
             broken = True
-            continue
+            if not hearing.report.cases:
+                continue
+            hearing.report.facts["interrupted"] = f"not every case was judged: {reason}"
         except KeyboardInterrupt:
-            hearing.report.facts["interrupted"] = "yes: not every case was judged"
-            broken = True
+            hearing.report.facts["interrupted"] = "not every case was judged: Ctrl-C"
+            broken = stopped = True
         print(summary(hearing.report), file=out, flush=True)
         reports.append(hearing.report)
-        if "interrupted" in hearing.report.facts:
+        if stopped:
             break
     if options.report:
         write(reports, Path(options.report))
@@ -251,7 +253,9 @@ def lines_of(report: Report) -> Iterator[str]:
     for outcome, word in (("known", "deviates as known"), ("skipped", "NotSupported")):
         for text, number in report.reasons(outcome):
             yield f"  {word}, {number} x {short(text)}"
-    verdict = "does NOT conform" if failures else "conforms"
+    verdict = "conforms" if report.conforms else "does NOT conform"
+    if "interrupted" in facts:
+        yield f"  {facts['interrupted']}"
     counts = counted(report.outcomes()) or "no case"
     yield f"{report.provider} {verdict}: {counts}, {report.seconds:.0f} s"
 
