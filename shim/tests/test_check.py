@@ -624,6 +624,15 @@ def test_only_the_home_folder_is_shortened(tmp_path):
     assert "/data/home/user/cuda" in text and " ~/cuda" in text
 
 
+def test_a_home_folder_that_is_a_link_is_shortened_too(tmp_path):
+    machine = fabricated(tmp_path, gpu(), environ={"CUDA_HOME": "/disk1/alice/cuda"})
+    (tmp_path / "home/user").rmdir()
+    (tmp_path / "home/user").symlink_to("/disk1/alice")
+    report = diagnose(machine, run=False)
+    assert " ~/cuda" in "\n".join(report.lines("en", Style()))
+    assert "alice" not in json.dumps(report.json())
+
+
 @pytest.mark.parametrize("serial", ["GPU-8f1e2d3c", "MIG-GPU-8f1e2d3c-aaaa/1/0"])
 def test_the_beginning_of_a_serial_number_is_not_shown(tmp_path, serial):
     environ = {"CUDA_VISIBLE_DEVICES": serial}

@@ -212,7 +212,8 @@ def _hidden(facts: Facts, error: str) -> Finding:
         void = name.startswith("CUDA") or value in ("", "void", "none")
         if value is not None and void and value != "all":
             values = {"name": name, "value": value, "count": count or "?"}
-            return Finding("MR109", WARN, "hidden", values, (error,))
+            case = "hidden" if name.startswith("CUDA") else "withheld"
+            return Finding("MR109", WARN, case, values, (error,))
     if count:
         return Finding("MR109", WARN, "unexplained", {"count": count}, (error,))
     return Finding("MR109", WARN, "none", {}, (error,))
@@ -324,7 +325,10 @@ def _variant(facts: Facts, number: int, gpu: dict[str, Any]) -> Iterator[Finding
         reasons = tuple(f"{v['name']}: {v['reason']}" for v in absent or cuda)
         yield Finding("MR120", ERROR, case, values, reasons)
     elif mode(gpu) == "ptx":
-        yield Finding("MR120", WARN, "ptx", values)
+        environ = facts.machine.environ
+        kept = environ.get("CUDA_CACHE_DISABLE", "0") == "0"
+        values["cache"] = environ.get("CUDA_CACHE_PATH") or "~/.nv/ComputeCache"
+        yield Finding("MR120", WARN, "ptx" if kept else "ptx_not_kept", values)
         yield _compiler(facts)
     else:
         yield Finding("MR120", OK, "cubin", values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from .. import PROMISED
 from . import driver, modules, tables
@@ -81,7 +82,8 @@ class Report:
         if self._disabled():
             return fill(VERDICTS["disabled"], {}, lang)
         if self.selected["gpu"]:
-            return fill(VERDICTS["gpu"], self.selected, lang)
+            mode = {"ptx": "JIT"}.get(self.selected["mode"], self.selected["mode"])
+            return fill(VERDICTS["gpu"], {**self.selected, "mode": mode}, lang)
         reason = fill(REASONS[self._why_cpu()], {}, lang)
         return fill(VERDICTS["cpu"], {**self.selected, "reason": reason}, lang)
 
@@ -280,10 +282,17 @@ class Report:
 
     def _private(self, text: str) -> str:
         """The text without the home folder and without serial numbers."""
-        home = self.facts.machine.home.rstrip("/")
-        if home:
-            text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+        for home in self._homes:
+            text = home.sub("~", text)
         return SERIAL.sub(r"\1-...", text)
+
+    @cached_property
+    def _homes(self) -> list[re.Pattern[str]]:
+        """The home folder, and where it really lies if that is a link."""
+        machine = self.facts.machine
+        home = machine.home.rstrip("/")
+        paths = {home, machine.real(home)} if home else ()
+        return [re.compile(rf"(?<![\w.-]){re.escape(p)}(?![\w.-])") for p in paths]
 
     def _private_deep(self, value: Any) -> Any:
         if isinstance(value, str):

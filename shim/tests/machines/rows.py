@@ -812,7 +812,7 @@ DRIVERS = (
         "NVIDIA_VISIBLE_DEVICES=void",
         machine(p.env(NVIDIA_VISIBLE_DEVICES="void"), refusal(100, "MR109")),
         {"MR109": WARN},
-        {"MR109": "NVIDIA_VISIBLE_DEVICES"},
+        {"MR109": "docker run --gpus all"},
     ),
     Row(
         "another process has the GPU for itself",
@@ -838,6 +838,15 @@ DRIVERS = (
         machine(driver=p.driver("590.10", 13010, [p.gpu("NVIDIA R100", 140, 288)])),
         {"MR120": WARN, "MR205": WARN},
         {"MR120": "mambarun.preload"},
+    ),
+    Row(
+        "a GPU newer than every variant, and a driver that keeps nothing",
+        machine(
+            p.env(CUDA_CACHE_DISABLE="1"),
+            driver=p.driver("590.10", 13010, [p.gpu("NVIDIA R100", 140, 288)]),
+        ),
+        {"MR120": WARN, "MR205": WARN, "MR507": INFO},
+        {"MR120": "unset CUDA_CACHE_DISABLE"},
     ),
     Row(
         "a GPU newer than every variant, and no compiler for PTX",

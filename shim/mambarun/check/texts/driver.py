@@ -468,6 +468,13 @@ What to do
                 ),
                 "unset {name}",
             ),
+            "withheld": Case(
+                (
+                    "{name}='{value}' keeps the GPUs from this container",
+                    "{name}='{value}' 使这个容器看不到 GPU",
+                ),
+                CONTAINER,
+            ),
             "unexplained": Case(
                 (
                     "{count} GPU(s) here, and the driver shows none of them to this "
@@ -875,11 +882,20 @@ multiprocessing_context="spawn" for a DataLoader.
             "ptx": Case(
                 (
                     "cuda:{number} runs on {variant}, which the driver compiles at the "
-                    "first use: half a minute, then it is kept in ~/.nv/ComputeCache",
+                    "first use: half a minute, then it is kept in {cache}",
                     "cuda:{number} 使用 {variant}，首次使用时由驱动编译，大约半分钟，"
-                    "之后缓存在 ~/.nv/ComputeCache",
+                    "之后缓存在 {cache}",
                 ),
                 "python -c \"import mambarun; mambarun.preload('cuda')\"",
+            ),
+            "ptx_not_kept": Case(
+                (
+                    "cuda:{number} runs on {variant}, which the driver compiles anew "
+                    "in every process, as CUDA_CACHE_DISABLE is set: half a minute",
+                    "cuda:{number} 使用 {variant}，由于设置了 CUDA_CACHE_DISABLE，"
+                    "每个进程都要由驱动重新编译，大约半分钟",
+                ),
+                "unset CUDA_CACHE_DISABLE",
             ),
             "none": Case(
                 (
