@@ -36,6 +36,11 @@ struct bf16 {
     uint16_t bits;
 };
 
+/* f16 or bf16, in code for both: which of them is said at run time. */
+struct half {
+    uint16_t bits;
+};
+
 INLINE float to_float(f32 x) {
     return x.bits;
 }
@@ -182,6 +187,39 @@ template <class T, int count> INLINE run<T, count> pack_run(const float (&from)[
 #pragma unroll
         for (int i = 0; i < count / 2; i++)
             r.word[i] = pack<T>(from[2 * i], from[2 * i + 1]);
+    }
+    return r;
+}
+
+/* The same where only a flag says which type it is. For f32, which needs none, too. */
+template <int count>
+INLINE void unpack_run(float (&to)[count], const run<f32, count> &r, bool) {
+    unpack_run(to, r);
+}
+
+template <int count>
+INLINE void unpack_run(float (&to)[count], const run<half, count> &r, bool is_f16) {
+    if (is_f16) {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            unpack<f16>(r.word[i], to[2 * i], to[2 * i + 1]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            unpack<bf16>(r.word[i], to[2 * i], to[2 * i + 1]);
+    }
+}
+
+template <int count> INLINE run<half, count> pack_run(const float (&from)[count], bool is_f16) {
+    run<half, count> r;
+    if (is_f16) {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            r.word[i] = pack<f16>(from[2 * i], from[2 * i + 1]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < count / 2; i++)
+            r.word[i] = pack<bf16>(from[2 * i], from[2 * i + 1]);
     }
     return r;
 }

@@ -14,7 +14,7 @@ enum {
     SHARED_BYTES = 6 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
     BUSY_BLOCKS = 3,         /* per multiprocessor: more add little */
     LAYOUTS = 4,
-    KINDS = 3 /* of types */
+    KINDS = 2 /* of types */
 };
 
 /* How fwd.cu shares out the lanes of a warp, as instances.def has it. */
@@ -28,9 +28,9 @@ static const layout real_layouts[LAYOUTS] = {
     {8, 8, 6, 310, 57}, {8, 16, 4, 370, 42}, {16, 8, 5, 330, 57}, {32, 8, 4, 330, 77}};
 static const layout complex_layout = {32, 8, 3, 0, 0};
 
-/* A type of u, and the kernels for it: by layout, and for a complex A. */
+/* The kernels for types of so many bits: by layout, and for a complex A. */
 typedef struct kind {
-    uint8_t code, bits;
+    uint8_t bits;
     uint32_t real[LAYOUTS], complex;
 } kind;
 
@@ -42,27 +42,27 @@ typedef struct kind {
         MBR_KERNEL_selective_scan_fwd_##in##_complex
 
 static const kind kinds[KINDS] = {
-    {MBR_BFLOAT, 16, KERNELS(bf16)},
-    {MBR_FLOAT, 16, KERNELS(f16)},
-    {MBR_FLOAT, 32, KERNELS(f32)},
+    {16, KERNELS(half)},
+    {32, KERNELS(f32)},
 };
 
 static const kind *find_kind(const mbr_tensor *u) {
     for (int i = 0; i < KINDS; i++)
-        if (kinds[i].code == u->dtype_code && kinds[i].bits == u->dtype_bits)
+        if (kinds[i].bits == u->dtype_bits)
             return &kinds[i];
     return NULL;
 }
 
-/* Whether 16-byte accesses along the last axis are right wherever a row begins. */
-static bool is_wide(const mbr_tensor *t) {
+/* Which accesses along the last axis are right wherever a row begins. */
+static uint8_t how_to_access(const mbr_tensor *t) {
     const int last = t->ndim - 1;
-    if (t->data == NULL || t->stride[last] != 1 || (uintptr_t)t->data % 16 != 0)
-        return false;
+    if (t->data == NULL || t->stride[last] != 1)
+        return IN_ELEMENTS;
+    bool aligned = (uintptr_t)t->data % 16 == 0;
     for (int i = 0; i < last; i++)
         if (t->shape[i] > 1 && t->stride[i] * (t->dtype_bits / 8) % 16 != 0)
-            return false;
-    return true;
+            aligned = false;
+    return aligned ? IN_PIECES : IN_WORDS;
 }
 
 static int64_t divide_up(int64_t a, int64_t b) {
@@ -119,18 +119,18 @@ static int choose_layout(const scan_forward *f) {
 
 static void describe(scan_forward *f) {
     const mbr_selective_scan_fwd_params *p = &f->p;
-    const struct {
-        const mbr_tensor *t;
-        uint32_t bit;
-    } tensors[] = {{&p->u, WIDE_U},        {&p->delta, WIDE_DELTA}, {&p->B, WIDE_B},
-                   {&p->C, WIDE_C},        {&p->z, WIDE_Z},         {&p->out, WIDE_OUT},
-                   {&p->out_z, WIDE_OUT_Z}};
+    const mbr_tensor *tensors[HOWS] = {[HOW_U] = &p->u,     [HOW_DELTA] = &p->delta,
+                                       [HOW_Z] = &p->z,     [HOW_B] = &p->B,
+                                       [HOW_C] = &p->C,     [HOW_OUT] = &p->out,
+                                       [HOW_OUT_Z] = &p->out_z};
+    for (int i = 0; i < HOWS; i++)
+        f->how[i] = how_to_access(tensors[i]);
+    f->plain = p->B.ndim == 4 && p->C.ndim == 4 &&
+               (p->u.dtype_bits == 32 ||
+                (f->how[HOW_B] != IN_WORDS && f->how[HOW_C] != IN_WORDS));
     f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
     f->width = p->u.shape[1] / f->groups;
     f->repeat = p->u.shape[1] / p->delta.shape[1];
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-        if (is_wide(tensors[i].t))
-            f->wide |= tensors[i].bit;
 }
 
 mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {

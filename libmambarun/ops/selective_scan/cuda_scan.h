@@ -8,7 +8,25 @@
 
 #include "selective_scan.h"
 
-enum { /* scan_forward.wide: 16-byte accesses are right for every row of this tensor */
+enum { /* scan_forward.how, of: */
+       HOW_U,
+       HOW_DELTA,
+       HOW_Z,
+       HOW_B,
+       HOW_C,
+       HOW_READ, /* so many are read */
+       HOW_OUT = HOW_READ,
+       HOW_OUT_Z,
+       HOWS
+};
+
+enum { /* scan_forward.how: what accesses are right for every row of a tensor */
+       IN_ELEMENTS, /* of one element: time is not the innermost axis */
+       IN_WORDS,   /* of 4 bytes, wherever a row begins */
+       IN_PIECES   /* of 16 bytes */
+};
+
+enum { /* scan_backward.wide: 16-byte accesses are right for every row of this tensor */
        WIDE_U = 1,
        WIDE_DELTA = 2,
        WIDE_B = 4,
@@ -16,7 +34,7 @@ enum { /* scan_forward.wide: 16-byte accesses are right for every row of this te
        WIDE_Z = 16,
        WIDE_OUT = 32,
        WIDE_OUT_Z = 64,
-       WIDE_DOUT = 128, /* from here on only in scan_backward.wide */
+       WIDE_DOUT = 128,
        WIDE_DU = 256,
        WIDE_DDELTA = 512,
        WIDE_DZ = 1024
@@ -29,8 +47,8 @@ typedef struct scan_forward {
     int64_t repeat;                  /* channels per row of delta */
     int64_t blocks;                  /* in all: batch * groups * blocks_per_group */
     int64_t blocks_per_group;
-    uint32_t wide;
-    uint32_t reserved;
+    uint8_t how[HOWS];
+    uint8_t plain; /* B and C are variable, and words of theirs begin with a row */
 } scan_forward;
 
 /* A block of threads takes `channels` channels of one group of one batch entry
