@@ -53,16 +53,32 @@ static const kind *find_kind(const mbr_tensor *u) {
     return NULL;
 }
 
-/* Which accesses along the last axis are right wherever a row begins. */
-static uint8_t how_to_access(const mbr_tensor *t) {
+/* How far it is from one index to the next, in bytes. */
+static int64_t bytes_along(const mbr_tensor *t, int axis) {
+    return t->stride[axis] * (t->dtype_bits / 8);
+}
+
+/* Whether rows begin at multiples of so many bytes, all of them. */
+static bool is_aligned(const mbr_tensor *t, int64_t bytes) {
+    bool aligned = (uintptr_t)t->data % (uintptr_t)bytes == 0;
+    for (int i = 0; i < t->ndim - 1; i++)
+        aligned = aligned && (t->shape[i] == 1 || bytes_along(t, i) % bytes == 0);
+    return aligned;
+}
+
+/* The rows of a tensor of (batch, channel, time) or (batch, group, state, time). */
+static scan_rows rows_of(const mbr_tensor *t) {
     const int last = t->ndim - 1;
-    if (t->data == NULL || t->stride[last] != 1)
-        return IN_ELEMENTS;
-    bool aligned = (uintptr_t)t->data % 16 == 0;
-    for (int i = 0; i < last; i++)
-        if (t->shape[i] > 1 && t->stride[i] * (t->dtype_bits / 8) % 16 != 0)
-            aligned = false;
-    return aligned ? IN_PIECES : IN_WORDS;
+    if (t->data == NULL)
+        return (scan_rows){0};
+    return (scan_rows){.data = t->data,
+                       .batch = bytes_along(t, 0),
+                       .channel = bytes_along(t, 1),
+                       .state = t->stride[2],
+                       .time = t->stride[last],
+                       .how = t->stride[last] != 1  ? IN_ELEMENTS
+                              : is_aligned(t, 16) ? IN_PIECES
+                                                  : IN_WORDS};
 }
 
 static int64_t divide_up(int64_t a, int64_t b) {
@@ -119,15 +135,19 @@ static int choose_layout(const scan_forward *f) {
 
 static void describe(scan_forward *f) {
     const mbr_selective_scan_fwd_params *p = &f->p;
-    const mbr_tensor *tensors[HOWS] = {[HOW_U] = &p->u,     [HOW_DELTA] = &p->delta,
-                                       [HOW_Z] = &p->z,     [HOW_B] = &p->B,
-                                       [HOW_C] = &p->C,     [HOW_OUT] = &p->out,
-                                       [HOW_OUT_Z] = &p->out_z};
-    for (int i = 0; i < HOWS; i++)
-        f->how[i] = how_to_access(tensors[i]);
-    f->plain = p->B.ndim == 4 && p->C.ndim == 4 &&
-               (p->u.dtype_bits == 32 ||
-                (f->how[HOW_B] != IN_WORDS && f->how[HOW_C] != IN_WORDS));
+    const bool variable_B = p->B.ndim == 4, variable_C = p->C.ndim == 4;
+    f->rows[ROWS_U] = rows_of(&p->u);
+    f->rows[ROWS_DELTA] = rows_of(&p->delta);
+    f->rows[ROWS_Z] = rows_of(&p->z);
+    if (variable_B)
+        f->rows[ROWS_B] = rows_of(&p->B);
+    if (variable_C)
+        f->rows[ROWS_C] = rows_of(&p->C);
+    f->rows[ROWS_OUT] = rows_of(&p->out);
+    f->rows[ROWS_OUT_Z] = rows_of(&p->out_z);
+    f->rows[ROWS_X] = rows_of(&p->x);
+    f->rows[ROWS_X].time = p->x.stride[2];
+    f->plain = variable_B && variable_C && is_aligned(&p->B, 4) && is_aligned(&p->C, 4);
     f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
     f->width = p->u.shape[1] / f->groups;
     f->repeat = p->u.shape[1] / p->delta.shape[1];
@@ -147,10 +167,15 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     const int64_t threads = choose_threads(&f, l), channels = threads / l->lanes;
     f.blocks_per_group = divide_up(f.width, channels);
     f.blocks = p->u.shape[0] * f.groups * f.blocks_per_group;
-    const mbr_launch how = {
-        .grid = {(uint32_t)(f.blocks < INT32_MAX ? f.blocks : INT32_MAX), 1, 1},
-        .block = (uint32_t)threads,
-        .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
-    return mbr__launch(&p->call, complex ? k->complex : k->real[which], &how, &f,
-                       sizeof f);
+    mbr_status status = MBR_OK;
+    for (; status == MBR_OK && f.first_block < f.blocks; f.first_block += INT32_MAX) {
+        const int64_t left = f.blocks - f.first_block;
+        const mbr_launch how = {
+            .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
+            .block = (uint32_t)threads,
+            .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
+        status = mbr__launch(&p->call, complex ? k->complex : k->real[which], &how, &f,
+                             sizeof f);
+    }
+    return status;
 }

@@ -8,23 +8,32 @@
 
 #include "selective_scan.h"
 
-enum { /* scan_forward.how, of: */
-       HOW_U,
-       HOW_DELTA,
-       HOW_Z,
-       HOW_B,
-       HOW_C,
-       HOW_READ, /* so many are read */
-       HOW_OUT = HOW_READ,
-       HOW_OUT_Z,
-       HOWS
+enum { /* scan_forward.rows, of: */
+       ROWS_U,
+       ROWS_DELTA,
+       ROWS_Z,
+       ROWS_B,
+       ROWS_C,
+       ROWS_OUT,
+       ROWS_OUT_Z,
+       ROWS_X,
+       ROWS
 };
 
-enum { /* scan_forward.how: what accesses are right for every row of a tensor */
+enum { /* scan_rows.how: what accesses are right for every row of a tensor */
        IN_ELEMENTS, /* of one element: time is not the innermost axis */
-       IN_WORDS,   /* of 4 bytes, wherever a row begins */
-       IN_PIECES   /* of 16 bytes */
+       IN_WORDS,    /* of 4 bytes, wherever a row begins */
+       IN_PIECES    /* of 16 bytes */
 };
+
+/* The rows of a tensor along time: one for each batch entry and channel, or row of
+ * delta, or group and state. Zeros: there are none. */
+typedef struct scan_rows {
+    char *data;
+    int64_t batch, channel; /* strides in bytes */
+    int64_t state, time;    /* and in elements; of x, time is from entry to entry */
+    int64_t how;
+} scan_rows;
 
 enum { /* scan_backward.wide: 16-byte accesses are right for every row of this tensor */
        WIDE_U = 1,
@@ -47,8 +56,10 @@ typedef struct scan_forward {
     int64_t repeat;                  /* channels per row of delta */
     int64_t blocks;                  /* in all: batch * groups * blocks_per_group */
     int64_t blocks_per_group;
-    uint8_t how[HOWS];
-    uint8_t plain; /* B and C are variable, and words of theirs begin with a row */
+    int64_t first_block; /* of this launch */
+    scan_rows rows[ROWS];
+    uint32_t plain; /* B and C are variable, and no row of theirs begins inside a word */
+    uint32_t reserved;
 } scan_forward;
 
 /* A block of threads takes `channels` channels of one group of one batch entry

@@ -112,9 +112,9 @@ static void every_type_has_its_kernels(void **state) {
         uint8_t code, bits, out_bits;
         const char *name;
     } types[] = {
-        {MBR_FLOAT, 32, 32, "_f32_"},   {MBR_FLOAT, 16, 16, "_f16_"},
-        {MBR_BFLOAT, 16, 16, "_bf16_"}, {MBR_FLOAT, 16, 32, "_f16_"},
-        {MBR_BFLOAT, 16, 32, "_bf16_"},
+        {MBR_FLOAT, 32, 32, "_f32_"},   {MBR_FLOAT, 16, 16, "_half_"},
+        {MBR_BFLOAT, 16, 16, "_half_"}, {MBR_FLOAT, 16, 32, "_half_"},
+        {MBR_BFLOAT, 16, 32, "_half_"},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         for (int is_complex = 0; is_complex < 2; is_complex++) {
@@ -169,20 +169,52 @@ static void any_size_fits_a_grid_and_covers_all_channels(void **state) {
         }
 }
 
-static void an_address_or_stride_that_is_odd_takes_no_wide_accesses(void **state) {
+/* How each tensor is accessed, as one letter: elements, words, pieces. */
+static void assert_accesses(const mbr_selective_scan_fwd_params *p, const char *expected,
+                            uint32_t plain) {
+    scan_forward f;
+    char found[ROWS + 1] = {0};
+    send(p);
+    memcpy(&f, fake->launch.params, sizeof f);
+    for (int i = 0; i < ROWS; i++)
+        found[i] = f.rows[i].how == IN_PIECES  ? 'p'
+                   : f.rows[i].how == IN_WORDS ? 'w'
+                                               : 'e';
+    found[ROWS_X] = '\0';
+    assert_string_equal(found, expected);
+    assert_int_equal(f.plain, plain);
+}
+
+static void accesses_are_as_wide_as_addresses_and_strides_allow(void **state) {
+    (void)state;
+    problem s = usual;
+    s.bits = s.out_bits = 16;
+    mbr_selective_scan_fwd_params p = forward(&s);
+    assert_accesses(&p, "ppppppp", 1); /* u delta z B C out out_z */
+    p.u.data = (char *)p.u.data + 4;   /* 4 bytes past a multiple of 16 */
+    p.delta.stride[1] = 1001;          /* rows begin anywhere */
+    p.z.stride[2] = 2;                 /* not side by side */
+    p.out.stride[0] += 4;              /* batch entries are 8 bytes off */
+    assert_accesses(&p, "wweppwp", 1);
+    p.C.stride[2] = 1002; /* states begin with a word */
+    assert_accesses(&p, "wwepwwp", 1);
+    p.C.stride[2] = 1001; /* every other one inside a word */
+    assert_accesses(&p, "wwepwwp", 0);
+}
+
+static void rows_are_found_by_strides_in_bytes(void **state) {
     (void)state;
     mbr_selective_scan_fwd_params p = forward(&usual);
     scan_forward f;
+    p.delta.stride[0] = 7, p.delta.stride[1] = 5, p.delta.stride[2] = 3;
     send(&p);
     memcpy(&f, fake->launch.params, sizeof f);
-    assert_int_equal(f.wide, WIDE_U | WIDE_DELTA | WIDE_B | WIDE_C | WIDE_Z | WIDE_OUT |
-                                 WIDE_OUT_Z);
-    p.u.data = (char *)p.u.data + 4; /* 4 bytes past a multiple of 16 */
-    p.delta.stride[1] = 1001;        /* rows begin anywhere */
-    p.z.stride[2] = 2;               /* not side by side */
-    send(&p);
-    memcpy(&f, fake->launch.params, sizeof f);
-    assert_int_equal(f.wide, WIDE_B | WIDE_C | WIDE_OUT | WIDE_OUT_Z);
+    assert_ptr_equal(f.rows[ROWS_DELTA].data, p.delta.data);
+    assert_int_equal(f.rows[ROWS_DELTA].batch, 28);
+    assert_int_equal(f.rows[ROWS_DELTA].channel, 20);
+    assert_int_equal(f.rows[ROWS_DELTA].time, 3);
+    assert_int_equal(f.rows[ROWS_B].state, p.B.stride[2]);
+    assert_int_equal(f.rows[ROWS_X].time, p.x.stride[2]);
 }
 
 static void nothing_is_launched_for_an_empty_sequence(void **state) {
@@ -364,7 +396,8 @@ int main(void) {
         cmocka_unit_test(its_parameters_begin_with_the_calls),
         cmocka_unit_test(every_type_has_its_kernels),
         cmocka_unit_test(any_size_fits_a_grid_and_covers_all_channels),
-        cmocka_unit_test(an_address_or_stride_that_is_odd_takes_no_wide_accesses),
+        cmocka_unit_test(accesses_are_as_wide_as_addresses_and_strides_allow),
+        cmocka_unit_test(rows_are_found_by_strides_in_bytes),
         cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),

@@ -93,12 +93,9 @@ INLINE void advance(steps &s, cell *cells, int channels, const state_tiles &B,
 /* What the general way through a tile has to know. */
 struct coefficients {
     bool variable_B, variable_C, is_f16;
-    int odd_B, odd_C; /* whether the first row is odd; the next bit: whether that alternates */
+    int odd_B, odd_C;             /* whether the first row is odd */
+    int alternate_B, alternate_C; /* 1: every other one is, 0: all */
 };
-
-INLINE bool alternate(int odd, int n) {
-    return (odd ^ (odd >> 1 & n)) & 1;
-}
 
 /* The same of any B and C. A constant B stays out of h, factors takes it (and a constant
  * C). */
@@ -110,7 +107,7 @@ INLINE void advance_any(steps &s, cell *cells, const value *factors, int channel
         const cell own = *cells;
         value a[STEPS], b[STEPS], c[STEPS], h;
         if (k.variable_B)
-            take_any_values(b, B, n, alternate(k.odd_B, n), k.is_f16, lane);
+            take_any_values(b, B, n, (k.odd_B ^ (k.alternate_B & n)) & 1, k.is_f16, lane);
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             a[i] = decay(s.dt[i], own.rate);
@@ -119,7 +116,7 @@ INLINE void advance_any(steps &s, cell *cells, const value *factors, int channel
         }
         value in = enter(h, s.sum, own, cells, lane);
         if (k.variable_C)
-            take_any_values(c, C, n, alternate(k.odd_C, n), k.is_f16, lane);
+            take_any_values(c, C, n, (k.odd_C ^ (k.alternate_C & n)) & 1, k.is_f16, lane);
         if (!k.variable_B || !k.variable_C) {
             const value factor = *factors;
 #pragma unroll
@@ -140,14 +137,6 @@ INLINE value read_constant(const mbr_tensor &t, int64_t d, int n) {
 
 INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
     return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
-}
-
-INLINE int64_t row_at(const mbr_tensor &t, int64_t b, int64_t d) {
-    return b * t.stride[0] + d * t.stride[1];
-}
-
-INLINE const IN *row_of(const mbr_tensor &t, int64_t b, int64_t d) {
-    return static_cast<const IN *>(t.data) + row_at(t, b, d);
 }
 
 /* A, and the constant one or product of B and C, of channel d, by the team's lanes. */
@@ -210,34 +199,31 @@ INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
 
 /* The channel of a team. In shared memory, since it is looked at only once per tile. */
 struct channel {
-    const IN *from[HOW_READ]; /* rows of u, delta, z, B, C */
-    void *to[2];              /* of out (of IN or f32) and of out_z (of IN) */
-    value *x;
-    int64_t d, row; /* of delta */
+    void *row[ROWS];
+    int64_t d, of_delta; /* its number, and that of its row of delta */
     float D, bias;
     bool exists; /* else it is the group's last one again, and nothing is stored */
 };
 
-INLINE channel find_channel(const scan_forward &f, int64_t block, int channels,
-                            int team) {
-    const mbr_selective_scan_fwd_params &p = f.p;
+/* By all lanes of the team. */
+INLINE void find_channel(channel &own, const scan_forward &f, int64_t block,
+                         int channels, int team, int lane) {
     const int64_t of_group = block / f.blocks_per_group;
-    const int64_t b = of_group / f.groups, g = of_group % f.groups;
-    const int64_t c = block % f.blocks_per_group * channels + team;
-    channel it;
-    it.d = g * f.width + min(c, f.width - 1);
-    it.row = it.d / f.repeat;
-    it.from[HOW_U] = row_of(p.u, b, it.d);
-    it.from[HOW_DELTA] = row_of(p.delta, b, it.row);
-    it.from[HOW_Z] = row_of(p.z, b, it.d);
-    it.from[HOW_B] = row_of(p.B, b, g); /* of no meaning if constant */
-    it.from[HOW_C] = row_of(p.C, b, g);
-    const int size = p.out.dtype_bits / 8;
-    it.to[0] = static_cast<char *>(p.out.data) + row_at(p.out, b, it.d) * size;
-    it.to[1] = static_cast<IN *>(p.out_z.data) + row_at(p.out_z, b, it.d);
-    it.x = static_cast<value *>(p.x.data) + row_at(p.x, b, it.d);
-    it.exists = c < f.width;
-    return it;
+    const int64_t b = f.groups == 1 ? of_group : of_group / f.groups;
+    const int64_t g = of_group - b * f.groups;
+    const int64_t c = (block - of_group * f.blocks_per_group) * channels + team;
+    const int64_t d = g * f.width + min(c, f.width - 1);
+    const int64_t of_delta = f.repeat == 1 ? d : d / f.repeat;
+#pragma unroll 1
+    for (int i = lane; i < ROWS; i += LANES) {
+        const int64_t n = i == ROWS_B || i == ROWS_C ? g : i == ROWS_DELTA ? of_delta : d;
+        own.row[i] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
+    }
+    if (lane == 0) {
+        own.d = d;
+        own.of_delta = of_delta;
+        own.exists = c < f.width;
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -246,92 +232,77 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     __shared__ team_runs runs[3]; /* of u, delta, z */
     __shared__ exchange exchanges[THREADS / LANES];
     __shared__ channel all[THREADS / LANES];
+    __shared__ float chunk_sums[THREADS]; /* of a lane's dt since the last entry of x */
     extern __shared__ float4 dynamic[];
 
     const mbr_selective_scan_fwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
     const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
     const int64_t length = p.u.shape[2];
+    const int tiles = (int)((length + TILE - 1) / TILE);
     const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
     const bool gated = p.z.data != nullptr;
     cell *cells = reinterpret_cast<cell *>(dynamic) + team;
     value *factors = reinterpret_cast<value *>(reinterpret_cast<cell *>(dynamic) +
                                                states * channels) +
                      team;
+    const int last_stage = (states - 1) / STATES * STATES;
     channel &own = all[team];
     int buffer = 0;
 
-    const auto fetch_row = [&](int which, int64_t start) {
-        const int64_t stride = which == HOW_U       ? p.u.stride[2]
-                               : which == HOW_DELTA ? p.delta.stride[2]
-                                                    : p.z.stride[2];
-        fetch_run(runs[which], own.from[which], stride, place_of(start, length, lane),
-                  f.how[which]);
+    const auto row_of = [&](int which) {
+        return static_cast<const IN *>(own.row[which]);
     };
-    const auto fetch_stage = [&](int64_t start, int n) {
+    const auto is_odd_row = [&](int which) {
+        return f.rows[which].how == IN_WORDS && is_odd(row_of(which));
+    };
+    const auto fetch_stage = [&](int tile, int n) {
+        const place at = place_of(tile, length, lane);
 #pragma unroll 1
-        for (int which = HOW_B; which <= HOW_C; which++) {
-            const bool is_B = which == HOW_B;
-            if ((is_B ? p.B.ndim : p.C.ndim) != 4)
-                continue;
-            const int64_t per_state = is_B ? p.B.stride[2] : p.C.stride[2];
-            const int64_t stride = is_B ? p.B.stride[3] : p.C.stride[3];
-            fetch_tiles(is_B ? B_tiles[buffer] : C_tiles[buffer],
-                        own.from[which] + n * per_state + start * PARTS * stride,
-                        per_state, stride, min(STATES, states - n),
-                        place_of(start, length, lane), f.how[which]);
+        for (int which = ROWS_B; which <= ROWS_C; which++) {
+            const scan_rows &r = f.rows[which];
+            if (r.data != nullptr)
+                fetch_tiles(which == ROWS_B ? B_tiles[buffer] : C_tiles[buffer],
+                            row_of(which) + n * r.state + at.start * PARTS * r.time,
+                            r.state, r.time, min(STATES, states - n), at, (int)r.how);
         }
     };
 
-    for (int64_t block = blockIdx.x; block < f.blocks; block += gridDim.x) {
-        __syncthreads(); /* no one needs the last block's channels any more */
-        if (lane == 0)
-            own = find_channel(f, block, channels, team);
+    find_channel(own, f, f.first_block + blockIdx.x, channels, team, lane);
+    chunk_sums[threadIdx.x] = 0.0f;
+    int tile = -1; /* a pass before the first tile begins to fetch it */
+    asm("" : "+r"(tile)); /* else that pass gets code of its own */
+    for (; tile < tiles; tile++) {
+        const bool is_tile = tile >= 0;
         steps s;
-        float chunk_sum = 0.0f;
-        /* A pass for each stage of each tile, and one before them that only fetches. */
-        int n = (states - 1) / STATES * STATES;
-        for (int64_t start = -TILE; start < length;) {
-            const bool is_tile = start >= 0, is_last = n + STATES >= states;
-            const int64_t next = is_last ? start + TILE : start;
-            const int next_n = is_last ? 0 : n + STATES;
+        for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
+            const bool is_last = n + STATES >= states;
             copies_wait();
-            __syncthreads(); /* this stage is there, and the buffer of the last free */
+            __syncthreads(); /* this stage is there, and the last one's buffer free */
             if (is_tile && n == 0) {
-                take_run(s.du, runs[HOW_U],
-                         f.how[HOW_U] == IN_WORDS && is_odd(own.from[HOW_U]), is_f16,
+                take_run(s.du, runs[ROWS_U], is_odd_row(ROWS_U), is_f16, lane);
+                take_run(s.dt, runs[ROWS_DELTA], is_odd_row(ROWS_DELTA), is_f16,
                          lane);
-                take_run(s.dt, runs[HOW_DELTA],
-                         f.how[HOW_DELTA] == IN_WORDS && is_odd(own.from[HOW_DELTA]),
-                         is_f16, lane);
+                prepare(s, place_of(tile, length, lane), own.D, own.bias,
+                        p.delta_softplus);
+                chunk_sums[threadIdx.x] += s.sum;
                 __syncwarp(); /* a team's lanes copy for each other */
             }
             const state_tiles &B = B_tiles[buffer], &C = C_tiles[buffer];
             buffer ^= 1;
-            if (next < length)
-                fetch_stage(next, next_n);
-            if (!is_tile || n == 0) {
+            if (tile + is_last < tiles)
+                fetch_stage(tile + is_last, is_last ? 0 : n + STATES);
+            if (n == 0 || !is_tile) {
 #pragma unroll 1
-                for (int which = HOW_U; which <= HOW_Z; which++) {
-                    const int64_t of = which == HOW_Z ? start : start + TILE;
-                    if (which == HOW_Z ? is_tile && gated : of < length)
-                        fetch_row(which, of);
+                for (int which = ROWS_U; which <= ROWS_Z; which++) {
+                    const int of = which == ROWS_Z ? tile : tile + 1;
+                    if (which == ROWS_Z ? is_tile && gated : of < tiles)
+                        fetch_run(runs[which], row_of(which), f.rows[which].time,
+                                  place_of(of, length, lane), (int)f.rows[which].how);
                 }
             }
-            if (!is_tile) {
-                if (lane == 0) {
-                    own.D = read_scalar(p.D, own.d, 0.0f);
-                    own.bias = read_scalar(p.delta_bias, own.row, 0.0f);
-                }
-                start_states(p, own.d, cells, factors, channels, states, lane);
-                start = next, n = next_n;
-                continue;
-            }
-            const place at = place_of(start, length, lane);
-            if (n == 0) {
-                prepare(s, at, own.D, own.bias, p.delta_softplus);
-                chunk_sum += s.sum;
-            }
+            if (!is_tile)
+                break;
             const int count = min(STATES, states - n);
             cell *from = cells + n * channels;
             if (f.plain && !IS_COMPLEX) {
@@ -342,49 +313,53 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 else
                     advance<bf16>(s, from, channels, B, C, count, lane);
             } else {
-                coefficients k = {p.B.ndim == 4, p.C.ndim == 4, is_f16, 0, 0};
-                if (k.variable_B && f.how[HOW_B] == IN_WORDS)
-                    k.odd_B = is_odd(own.from[HOW_B]) + 2 * (p.B.stride[2] & 1);
-                if (k.variable_C && f.how[HOW_C] == IN_WORDS)
-                    k.odd_C = is_odd(own.from[HOW_C]) + 2 * (p.C.stride[2] & 1);
-                advance_any(s, from, factors + n * channels, channels, B, C, k, count,
-                            lane);
+                const coefficients k = {f.rows[ROWS_B].data != nullptr,
+                                        f.rows[ROWS_C].data != nullptr, is_f16,
+                                        is_odd_row(ROWS_B), is_odd_row(ROWS_C),
+                                        (int)f.rows[ROWS_B].state & 1,
+                                        (int)f.rows[ROWS_C].state & 1};
+                advance_any(s, from, factors + n * channels, channels, B, C, k,
+                            count, lane);
             }
-            start = next, n = next_n;
-            if (!is_last)
-                continue;
-            __syncwarp();
-            if (next % CHUNK == 0 || next >= length) {
-                const float sum = sum_lanes<LANES>(chunk_sum);
-                const int64_t chunk = at.start / CHUNK;
-                if (own.exists)
-                    write_states(own.x + chunk * p.x.stride[2], cells, channels, states,
-                                 sum, chunk == 0, p.x.stride[2], lane);
-                chunk_sum = 0.0f;
+        }
+        if (!is_tile) {
+            if (lane == 0) {
+                own.D = read_scalar(p.D, own.d, 0.0f);
+                own.bias = read_scalar(p.delta_bias, own.of_delta, 0.0f);
             }
-            const int left = own.exists ? at.left : 0;
+            start_states(p, own.d, cells, factors, channels, states, lane);
+            continue;
+        }
+        __syncwarp();
+        const place at = place_of(tile, length, lane);
+        if ((tile + 1) % (CHUNK / TILE) == 0 || tile + 1 == tiles) {
+            const float sum = sum_lanes<LANES>(chunk_sums[threadIdx.x]);
+            const int64_t chunk = at.start / CHUNK;
+            const int64_t entry = f.rows[ROWS_X].time;
+            if (own.exists)
+                write_states(static_cast<value *>(own.row[ROWS_X]) + chunk * entry,
+                             cells, channels, states, sum, chunk == 0, entry, lane);
+            chunk_sums[threadIdx.x] = 0.0f;
+        }
+        const int left = own.exists ? at.left : 0;
 #pragma unroll 1
-            for (int which = 0; which < (gated ? 2 : 1); which++) {
-                if (which == 1) {
-                    float gate[STEPS];
-                    copies_wait();
-                    __syncwarp();
-                    take_run(gate, runs[HOW_Z],
-                             f.how[HOW_Z] == IN_WORDS && is_odd(own.from[HOW_Z]), is_f16,
-                             lane);
+        for (int which = ROWS_OUT; which <= (gated ? ROWS_OUT_Z : ROWS_OUT); which++) {
+            if (which == ROWS_OUT_Z) {
+                float gate[STEPS];
+                copies_wait();
+                __syncwarp();
+                take_run(gate, runs[ROWS_Z], is_odd_row(ROWS_Z), is_f16, lane);
 #pragma unroll
-                    for (int i = 0; i < STEPS; i++)
-                        s.y[i] *= silu(gate[i]);
-                }
-                const int64_t stride = which == 0 ? p.out.stride[2] : p.out_z.stride[2];
-                const int how = f.how[HOW_OUT + which];
-                if (!HALF || (which == 0 && p.out.dtype_bits == 32))
-                    store_floats(s.y, static_cast<float *>(own.to[which]), stride, at,
-                                 left, how, exchanges[team]);
-                else
-                    store_halves(s.y, static_cast<uint16_t *>(own.to[which]), stride,
-                                 at, left, how, is_f16, exchanges[team]);
+                for (int i = 0; i < STEPS; i++)
+                    s.y[i] *= silu(gate[i]);
             }
+            const scan_rows &r = f.rows[which];
+            if (!HALF || (which == ROWS_OUT && p.out.dtype_bits == 32))
+                store_floats(s.y, static_cast<float *>(own.row[which]), r.time, at,
+                             left, (int)r.how, exchanges[team]);
+            else
+                store_halves(s.y, static_cast<uint16_t *>(own.row[which]), r.time,
+                             at, left, (int)r.how, is_f16, exchanges[team]);
         }
     }
 }

@@ -41,7 +41,8 @@ struct place {
     int first, left, further, lane;
 };
 
-INLINE place place_of(int64_t start, int64_t length, int lane) {
+INLINE place place_of(int tile, int64_t length, int lane) {
+    const int64_t start = (int64_t)tile * TILE;
     const int left = (int)min((int64_t)TILE, length - start);
     const int further = (int)min((int64_t)TILE, length - start - left);
     return {start, lane * STEPS, left, further, lane};
@@ -94,16 +95,23 @@ INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place 
         return;
     }
     const int odd = is_odd(from), left = at.left + odd;
-    from -= odd;
+    from += at.lane * PER_WORD - odd;
+    const auto word_of = [&](int w) { /* word w of the team's */
+        uint4 *piece = &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
+        return reinterpret_cast<uint32_t *>(piece) + w % 4;
+    };
+    if (left >= TILE) {
+#pragma unroll
+        for (int i = 0; i < WORDS_OF_RUN; i++)
+            copy_async<4>(word_of(i * LANES + at.lane), from + i * LANES * PER_WORD, 4);
+    } else {
 #pragma unroll 1
-    for (int w = at.lane; w < TILE / PER_WORD; w += LANES) {
-        const int k = w % WORDS_OF_RUN;
-        uint4 *piece = &to.piece[k / 4][team + w / WORDS_OF_RUN];
-        copy_async<4>(reinterpret_cast<uint32_t *>(piece) + k % 4, from + w * PER_WORD,
-                      bytes_of(left - w * PER_WORD, 4));
+        for (int w = at.lane; w < TILE / PER_WORD; w += LANES, from += LANES * PER_WORD)
+            copy_async<4>(word_of(w), from, bytes_of(left - w * PER_WORD, 4));
     }
     if (odd && at.lane == 0)
-        copy_async<4>(&to.beyond[team / LANES], from + TILE, bytes_of(left - TILE, 4));
+        copy_async<4>(&to.beyond[team / LANES], row + at.start - odd + TILE,
+                      bytes_of(left - TILE, 4));
 }
 
 /* Values from words of which the first half of the first is not theirs. */
@@ -153,17 +161,23 @@ INLINE void lay_out(exchange &team, const uint32_t (&word)[words], int lane) {
 INLINE void store_floats(const float (&v)[STEPS], float *row, int64_t stride,
                          const place &at, int left, int how, exchange &team) {
     lay_out(team, pack_run<f32>(v).word, at.lane);
-    if (how == IN_PIECES && left == TILE) { /* whole sectors of 32 bytes at a time */
-        uint4 *to = reinterpret_cast<uint4 *>(row + at.start) + at.lane;
+    const float *from = reinterpret_cast<const float *>(team.piece);
+    if (how == IN_PIECES) { /* whole sectors of 32 bytes at a time */
 #pragma unroll
-        for (int j = 0; j < STEPS / 4; j++)
-            to[j * LANES] = team.piece[j * LANES + at.lane];
+        for (int j = 0; j < STEPS / 4; j++) {
+            const int i = (j * LANES + at.lane) * 4;
+            if (i + 4 <= left)
+                *reinterpret_cast<uint4 *>(row + at.start + i) = team.piece[i / 4];
+        }
+        const int rest = left / 4 * 4 + at.lane;
+        if (rest < left)
+            row[at.start + rest] = from[rest];
         return;
     }
     float *to = row + (at.start + at.lane) * stride;
-#pragma unroll 4
+#pragma unroll 2
     for (int i = at.lane; i < left; i += LANES, to += LANES * stride)
-        *to = reinterpret_cast<const float *>(team.piece)[i];
+        *to = from[i];
 }
 
 /* The same of 16-bit values. Words are written whole but for a row's ends; those of an
@@ -181,14 +195,14 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
     const uint16_t *from = reinterpret_cast<const uint16_t *>(team.piece);
     if (how == IN_ELEMENTS) {
         uint16_t *to = row + (at.start + at.lane) * stride;
-#pragma unroll 4
+#pragma unroll 2
         for (int i = at.lane; i < left; i += LANES, to += LANES * stride)
             *to = from[i];
         return;
     }
     uint16_t *to = row + at.start;
     const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
-#pragma unroll 4
+#pragma unroll 2
     for (int i = 2 * at.lane - odd; i < left; i += 2 * LANES) {
         if (i >= 0 && i + 1 < left)
             *reinterpret_cast<uint32_t *>(to + i) =
@@ -270,21 +284,25 @@ INLINE void fetch_tiles(state_tiles &to, const IN *from, int64_t state_stride,
                   "a thread keeps its piece from state to state");
     const int left = at.left * PARTS, further = at.further * PARTS;
     if (how == IN_WORDS) {
+        const int across = min((int)blockDim.x, WORDS_OF_STATE);
+        const int begin = threadIdx.x / across, states = blockDim.x / across;
 #pragma unroll 1
-        for (int i = threadIdx.x; i < count * WORDS_OF_STATE; i += blockDim.x) {
-            const int n = i / WORDS_OF_STATE, w = i % WORDS_OF_STATE;
-            const IN *row = from + n * state_stride;
-            const int first = w * PER_WORD - is_odd(row);
-            uint4 *piece = &to.piece[n][piece_at(w / 4)];
-            copy_async<4>(reinterpret_cast<uint32_t *>(piece) + w % 4, row + first,
-                          bytes_of(left - first, 4));
+        for (int w = threadIdx.x % across; w < WORDS_OF_STATE; w += across) {
+            const IN *row = from + begin * state_stride + w * PER_WORD;
+#pragma unroll 1
+            for (int n = begin; n < count; n += states, row += states * state_stride) {
+                const int odd = is_odd(row);
+                uint4 *piece = &to.piece[n][piece_at(w / 4)];
+                copy_async<4>(reinterpret_cast<uint32_t *>(piece) + w % 4, row - odd,
+                              bytes_of(left + odd - w * PER_WORD, 4));
+            }
         }
         if (HALF && threadIdx.x < count) {
+            const int last = TILE * PARTS - 1;
             const IN *row = from + threadIdx.x * state_stride;
-            const int first = TILE * PARTS - 1;
             if (is_odd(row))
-                copy_async<4>(&to.beyond[threadIdx.x], row + first,
-                              bytes_of(left - first, 4));
+                copy_async<4>(&to.beyond[threadIdx.x], row + last,
+                              bytes_of(left - last, 4));
         }
         return;
     }
@@ -302,13 +320,10 @@ INLINE void fetch_tiles(state_tiles &to, const IN *from, int64_t state_stride,
                 prefetch(from + TILE * PARTS);
             continue;
         }
-        IN values[PER_PIECE];
-#pragma unroll
+#pragma unroll 1
         for (int k = 0; k < PER_PIECE; k++)
-            values[k] = first + k < left ? from[k * stride] : IN{0};
-#pragma unroll
-        for (int k = 0; k < PER_PIECE; k++)
-            reinterpret_cast<IN *>(piece)[k] = values[k];
+            reinterpret_cast<IN *>(piece)[k] =
+                first + k < left ? from[k * stride] : IN{0};
     }
 }
 
