@@ -165,6 +165,7 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     const int which = complex ? 0 : choose_layout(&f);
     const layout *l = complex ? &complex_layout : &real_layouts[which];
     const int64_t threads = choose_threads(&f, l), channels = threads / l->lanes;
+    f.tiles = (int32_t)divide_up(p->u.shape[2], l->lanes * l->steps);
     f.blocks_per_group = divide_up(f.width, channels);
     f.blocks = p->u.shape[0] * f.groups * f.blocks_per_group;
     mbr_status status = MBR_OK;

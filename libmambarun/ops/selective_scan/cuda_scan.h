@@ -58,8 +58,8 @@ typedef struct scan_forward {
     int64_t blocks_per_group;
     int64_t first_block; /* of this launch */
     scan_rows rows[ROWS];
-    uint32_t plain; /* B and C are variable, and no row of theirs begins inside a word */
-    uint32_t reserved;
+    int32_t tiles;   /* of lanes * steps positions, of the whole length */
+    uint32_t plain;  /* B and C are variable, and no row of theirs begins inside a word */
 } scan_forward;
 
 /* A block of threads takes `channels` channels of one group of one batch entry

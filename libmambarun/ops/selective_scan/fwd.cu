@@ -197,16 +197,17 @@ INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
     }
 }
 
-/* The channel of a team. In shared memory, since it is looked at only once per tile. */
-struct channel {
-    void *row[ROWS];
-    int64_t d, of_delta; /* its number, and that of its row of delta */
-    float D, bias;
-    bool exists; /* else it is the group's last one again, and nothing is stored */
+/* The teams' channels. In shared memory, since they are looked at only once per tile. */
+struct channels_of_block {
+    void *row[ROWS][TEAMS];
+    int64_t d[TEAMS], of_delta[TEAMS]; /* its number, and that of its row of delta */
+    float D[TEAMS], bias[TEAMS];
+    bool exists[TEAMS]; /* else it is the group's last one again, and nothing is stored */
+    float sum[THREADS]; /* of a lane's dt since the last entry of x */
 };
 
 /* By all lanes of the team. */
-INLINE void find_channel(channel &own, const scan_forward &f, int64_t block,
+INLINE void find_channel(channels_of_block &own, const scan_forward &f, int64_t block,
                          int channels, int team, int lane) {
     const int64_t of_group = block / f.blocks_per_group;
     const int64_t b = f.groups == 1 ? of_group : of_group / f.groups;
@@ -217,29 +218,28 @@ INLINE void find_channel(channel &own, const scan_forward &f, int64_t block,
 #pragma unroll 1
     for (int i = lane; i < ROWS; i += LANES) {
         const int64_t n = i == ROWS_B || i == ROWS_C ? g : i == ROWS_DELTA ? of_delta : d;
-        own.row[i] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
+        own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
     }
     if (lane == 0) {
-        own.d = d;
-        own.of_delta = of_delta;
-        own.exists = c < f.width;
+        own.d[team] = d;
+        own.of_delta[team] = of_delta;
+        own.exists[team] = c < f.width;
     }
+    own.sum[threadIdx.x] = 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER scan_forward f) {
     __shared__ state_tiles B_tiles[2], C_tiles[2];
     __shared__ team_runs runs[3]; /* of u, delta, z */
-    __shared__ exchange exchanges[THREADS / LANES];
-    __shared__ channel all[THREADS / LANES];
-    __shared__ float chunk_sums[THREADS]; /* of a lane's dt since the last entry of x */
+    __shared__ exchange exchanges[TEAMS];
+    __shared__ channels_of_block own;
     extern __shared__ float4 dynamic[];
 
     const mbr_selective_scan_fwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
     const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
     const int64_t length = p.u.shape[2];
-    const int tiles = (int)((length + TILE - 1) / TILE);
     const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
     const bool gated = p.z.data != nullptr;
     cell *cells = reinterpret_cast<cell *>(dynamic) + team;
@@ -247,11 +247,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                                                states * channels) +
                      team;
     const int last_stage = (states - 1) / STATES * STATES;
-    channel &own = all[team];
     int buffer = 0;
 
     const auto row_of = [&](int which) {
-        return static_cast<const IN *>(own.row[which]);
+        return static_cast<const IN *>(own.row[which][team]);
     };
     const auto is_odd_row = [&](int which) {
         return f.rows[which].how == IN_WORDS && is_odd(row_of(which));
@@ -269,10 +268,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     };
 
     find_channel(own, f, f.first_block + blockIdx.x, channels, team, lane);
-    chunk_sums[threadIdx.x] = 0.0f;
     int tile = -1; /* a pass before the first tile begins to fetch it */
     asm("" : "+r"(tile)); /* else that pass gets code of its own */
-    for (; tile < tiles; tile++) {
+    for (; tile < f.tiles; tile++) {
         const bool is_tile = tile >= 0;
         steps s;
         for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
@@ -283,20 +281,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 take_run(s.du, runs[ROWS_U], is_odd_row(ROWS_U), is_f16, lane);
                 take_run(s.dt, runs[ROWS_DELTA], is_odd_row(ROWS_DELTA), is_f16,
                          lane);
-                prepare(s, place_of(tile, length, lane), own.D, own.bias,
+                prepare(s, place_of(tile, length, lane), own.D[team], own.bias[team],
                         p.delta_softplus);
-                chunk_sums[threadIdx.x] += s.sum;
+                own.sum[threadIdx.x] += s.sum;
                 __syncwarp(); /* a team's lanes copy for each other */
             }
             const state_tiles &B = B_tiles[buffer], &C = C_tiles[buffer];
             buffer ^= 1;
-            if (tile + is_last < tiles)
+            if (tile + is_last < f.tiles)
                 fetch_stage(tile + is_last, is_last ? 0 : n + STATES);
             if (n == 0 || !is_tile) {
 #pragma unroll 1
                 for (int which = ROWS_U; which <= ROWS_Z; which++) {
                     const int of = which == ROWS_Z ? tile : tile + 1;
-                    if (which == ROWS_Z ? is_tile && gated : of < tiles)
+                    if (which == ROWS_Z ? is_tile && gated : of < f.tiles)
                         fetch_run(runs[which], row_of(which), f.rows[which].time,
                                   place_of(of, length, lane), (int)f.rows[which].how);
                 }
@@ -324,24 +322,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
         if (!is_tile) {
             if (lane == 0) {
-                own.D = read_scalar(p.D, own.d, 0.0f);
-                own.bias = read_scalar(p.delta_bias, own.of_delta, 0.0f);
+                own.D[team] = read_scalar(p.D, own.d[team], 0.0f);
+                own.bias[team] = read_scalar(p.delta_bias, own.of_delta[team], 0.0f);
             }
-            start_states(p, own.d, cells, factors, channels, states, lane);
+            start_states(p, own.d[team], cells, factors, channels, states, lane);
             continue;
         }
         __syncwarp();
         const place at = place_of(tile, length, lane);
-        if ((tile + 1) % (CHUNK / TILE) == 0 || tile + 1 == tiles) {
-            const float sum = sum_lanes<LANES>(chunk_sums[threadIdx.x]);
+        if ((tile + 1) % (CHUNK / TILE) == 0 || tile + 1 == f.tiles) {
+            const float sum = sum_lanes<LANES>(own.sum[threadIdx.x]);
             const int64_t chunk = at.start / CHUNK;
             const int64_t entry = f.rows[ROWS_X].time;
-            if (own.exists)
-                write_states(static_cast<value *>(own.row[ROWS_X]) + chunk * entry,
+            if (own.exists[team])
+                write_states(static_cast<value *>(own.row[ROWS_X][team]) + chunk * entry,
                              cells, channels, states, sum, chunk == 0, entry, lane);
-            chunk_sums[threadIdx.x] = 0.0f;
+            own.sum[threadIdx.x] = 0.0f;
         }
-        const int left = own.exists ? at.left : 0;
+        const int left = own.exists[team] ? at.left : 0;
 #pragma unroll 1
         for (int which = ROWS_OUT; which <= (gated ? ROWS_OUT_Z : ROWS_OUT); which++) {
             if (which == ROWS_OUT_Z) {
@@ -355,10 +353,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
             const scan_rows &r = f.rows[which];
             if (!HALF || (which == ROWS_OUT && p.out.dtype_bits == 32))
-                store_floats(s.y, static_cast<float *>(own.row[which]), r.time, at,
+                store_floats(s.y, static_cast<float *>(own.row[which][team]), r.time, at,
                              left, (int)r.how, exchanges[team]);
             else
-                store_halves(s.y, static_cast<uint16_t *>(own.row[which]), r.time,
+                store_halves(s.y, static_cast<uint16_t *>(own.row[which][team]), r.time,
                              at, left, (int)r.how, is_f16, exchanges[team]);
         }
     }

@@ -16,6 +16,7 @@
 #include "variant/device.cuh"
 
 constexpr int THREADS = 128; /* per block, at most */
+constexpr int TEAMS = THREADS / LANES;
 constexpr int TILE = LANES * STEPS;
 constexpr int CHUNK = 2048; /* positions per entry of x; fixed by the contract */
 static_assert(CHUNK % TILE == 0 && 32 % LANES == 0, "tiles");
@@ -63,7 +64,7 @@ INLINE int bytes_of(int elements, int size) {
 /* Every thread's run of one tensor: piece j of thread t at [j][t]. */
 struct team_runs {
     uint4 piece[PIECES][THREADS];
-    uint32_t beyond[THREADS / LANES]; /* the word after a team's last, of an odd row */
+    uint32_t beyond[TEAMS]; /* the word after a team's last, of an odd row */
 };
 
 /* Begins to copy the team's tile of a row into the runs of its lanes. Neighbouring
