@@ -26,7 +26,7 @@ typedef struct layout {
 
 static const layout real_layouts[LAYOUTS] = {
     {8, 8, 6, 310, 57}, {8, 16, 4, 370, 42}, {16, 8, 5, 330, 57}, {32, 8, 4, 330, 77}};
-static const layout complex_layout = {32, 8, 3, 0, 0};
+static const layout complex_layouts[KINDS] = {{32, 8, 3, 0, 0}, {32, 4, 3, 0, 0}};
 
 /* The kernels for types of so many bits: by layout, and for a complex A. */
 typedef struct kind {
@@ -163,7 +163,7 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     describe(&f);
     const bool complex = p->A.dtype_code == MBR_COMPLEX;
     const int which = complex ? 0 : choose_layout(&f);
-    const layout *l = complex ? &complex_layout : &real_layouts[which];
+    const layout *l = complex ? &complex_layouts[k - kinds] : &real_layouts[which];
     const int64_t threads = choose_threads(&f, l), channels = threads / l->lanes;
     f.tiles = (int32_t)divide_up(p->u.shape[2], l->lanes * l->steps);
     f.blocks_per_group = divide_up(f.width, channels);
