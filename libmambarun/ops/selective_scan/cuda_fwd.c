@@ -13,6 +13,9 @@ enum {
     THREAD_UNIT = 64,        /* scan.cuh wants multiples of it */
     SHARED_BYTES = 6 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
     BUSY_BLOCKS = 3,         /* per multiprocessor: more add little */
+    CHUNK = 2048,            /* positions per entry of x */
+    JOIN_THREADS = 128,
+    JOIN_BLOCKS = 65535,
     LAYOUTS = 4,
     KINDS = 2 /* of types */
 };
@@ -24,9 +27,13 @@ typedef struct layout {
     int per_step, per_state; /* measured costs of a position, and of a state there */
 } layout;
 
+/* Two passes and what joins them take as much longer than one. */
+static const double WORTH_TWO_PASSES = 2.5;
+
 static const layout real_layouts[LAYOUTS] = {
     {8, 8, 6, 310, 57}, {8, 16, 4, 370, 42}, {16, 8, 5, 330, 57}, {32, 8, 4, 330, 77}};
-static const layout complex_layouts[KINDS] = {{32, 8, 3, 0, 0}, {32, 4, 3, 0, 0}};
+static const layout complex_layouts[KINDS] = {{32, 8, 3, 330, 200},
+                                              {32, 4, 3, 330, 250}};
 
 /* The kernels for types of so many bits: by layout, and for a complex A. */
 typedef struct kind {
@@ -104,33 +111,63 @@ static int64_t choose_threads(const scan_forward *f, const layout *l) {
 }
 
 /* How long all of it would take, in units of no meaning: waves of blocks, of which the
- * last is seldom full. */
-static double estimate(const scan_forward *f, const layout *l) {
+ * last is seldom full. Each block takes one of `chunks` chunks. */
+static double estimate(const scan_forward *f, const layout *l, int64_t chunks) {
     const int64_t channels = choose_threads(f, l) / l->lanes,
                   tile = l->lanes * l->steps;
-    const int64_t blocks = f->p.u.shape[0] * f->groups * divide_up(f->width, channels);
+    const int64_t blocks =
+        f->p.u.shape[0] * f->groups * divide_up(f->width, channels) * chunks;
     const int64_t each = divide_up(blocks, mbr__multiprocessors(&f->p.call));
     int64_t last = each % l->blocks;
     if (last > 0 && last < BUSY_BLOCKS)
         last = BUSY_BLOCKS;
     const int64_t time = each / l->blocks * l->blocks + last;
-    const int64_t positions = divide_up(f->p.u.shape[2], tile) * tile;
+    const int64_t positions =
+        chunks > 1 ? CHUNK : divide_up(f->p.u.shape[2], tile) * tile;
     const int64_t cost = l->per_step + l->per_state * f->p.A.shape[1];
     return (double)time * (double)(channels * cost) * (double)positions;
 }
 
 /* Few lanes to a channel cost least if there are channels enough and tiles are full;
  * many lanes need less shared memory. */
-static int choose_layout(const scan_forward *f) {
+static int choose_layout(const scan_forward *f, int64_t chunks) {
     int best = LAYOUTS - 1;
     for (int i = LAYOUTS - 2; i >= 0; i--) {
         const layout *l = &real_layouts[i];
         if (choose_threads(f, l) / l->lanes * channel_bytes(&f->p) > SHARED_BYTES)
             break;
-        if (estimate(f, l) < estimate(f, &real_layouts[best]))
+        if (estimate(f, l, chunks) < estimate(f, &real_layouts[best], chunks))
             best = i;
     }
     return best;
+}
+
+/* What to launch. */
+typedef struct plan {
+    uint32_t kernel;
+    const layout *layout;
+    int64_t chunks; /* side by side, or 1 */
+} plan;
+
+static plan plan_for(const scan_forward *f, const kind *k, int64_t chunks) {
+    if (f->p.A.dtype_code == MBR_COMPLEX)
+        return (plan){k->complex, &complex_layouts[k - kinds], chunks};
+    const int which = choose_layout(f, chunks);
+    return (plan){k->real[which], &real_layouts[which], chunks};
+}
+
+/* Where channels are too few to keep the GPU busy, chunks run side by side, in two
+ * passes over everything. */
+static plan choose_plan(const scan_forward *f, const kind *k) {
+    const plan whole = plan_for(f, k, 1);
+    const int64_t chunks = divide_up(f->p.u.shape[2], CHUNK);
+    if (chunks == 1)
+        return whole;
+    const plan split = plan_for(f, k, chunks);
+    return WORTH_TWO_PASSES * estimate(f, split.layout, chunks) <
+                   estimate(f, whole.layout, 1)
+               ? split
+               : whole;
 }
 
 static void describe(scan_forward *f) {
@@ -153,6 +190,39 @@ static void describe(scan_forward *f) {
     f->repeat = p->u.shape[1] / p->delta.shape[1];
 }
 
+static mbr_status launch_pass(scan_forward *f, const plan *chosen, uint32_t pass) {
+    const mbr_selective_scan_fwd_params *p = &f->p;
+    const layout *l = chosen->layout;
+    const int64_t threads = choose_threads(f, l), channels = threads / l->lanes;
+    f->pass = pass;
+    f->chunks = chosen->chunks;
+    f->tiles = (int32_t)divide_up(p->u.shape[2], l->lanes * l->steps);
+    f->blocks_per_group = divide_up(f->width, channels);
+    f->blocks = p->u.shape[0] * f->groups * f->blocks_per_group * f->chunks;
+    mbr_status status = MBR_OK;
+    for (f->first_block = 0; status == MBR_OK && f->first_block < f->blocks;
+         f->first_block += INT32_MAX) {
+        const int64_t left = f->blocks - f->first_block;
+        const mbr_launch how = {
+            .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
+            .block = (uint32_t)threads,
+            .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
+        status = mbr__launch(&p->call, chosen->kernel, &how, f, sizeof *f);
+    }
+    return status;
+}
+
+static mbr_status launch_join(const scan_forward *f) {
+    const mbr_tensor *x = &f->p.x;
+    const int64_t blocks =
+        divide_up(x->shape[0] * x->shape[1] * (x->shape[3] / 2), JOIN_THREADS);
+    const mbr_launch how = {
+        .grid = {(uint32_t)(blocks < JOIN_BLOCKS ? blocks : JOIN_BLOCKS), 1, 1},
+        .block = JOIN_THREADS};
+    return mbr__launch(&f->p.call, MBR_KERNEL_selective_scan_fwd_join, &how, f,
+                       sizeof *f);
+}
+
 mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     const kind *k = find_kind(&p->u);
     if (k == NULL)
@@ -161,22 +231,11 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
         return MBR_OK;
     scan_forward f = {.p = *p};
     describe(&f);
-    const bool complex = p->A.dtype_code == MBR_COMPLEX;
-    const int which = complex ? 0 : choose_layout(&f);
-    const layout *l = complex ? &complex_layouts[k - kinds] : &real_layouts[which];
-    const int64_t threads = choose_threads(&f, l), channels = threads / l->lanes;
-    f.tiles = (int32_t)divide_up(p->u.shape[2], l->lanes * l->steps);
-    f.blocks_per_group = divide_up(f.width, channels);
-    f.blocks = p->u.shape[0] * f.groups * f.blocks_per_group;
-    mbr_status status = MBR_OK;
-    for (; status == MBR_OK && f.first_block < f.blocks; f.first_block += INT32_MAX) {
-        const int64_t left = f.blocks - f.first_block;
-        const mbr_launch how = {
-            .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
-            .block = (uint32_t)threads,
-            .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
-        status = mbr__launch(&p->call, complex ? k->complex : k->real[which], &how, &f,
-                             sizeof f);
-    }
-    return status;
+    const plan chosen = choose_plan(&f, k);
+    if (chosen.chunks == 1)
+        return launch_pass(&f, &chosen, WHOLE);
+    mbr_status status = launch_pass(&f, &chosen, STATES_ONLY);
+    if (status == MBR_OK)
+        status = launch_join(&f);
+    return status == MBR_OK ? launch_pass(&f, &chosen, FROM_STATES) : status;
 }

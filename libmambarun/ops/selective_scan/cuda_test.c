@@ -138,7 +138,7 @@ static void any_size_fits_a_grid_and_covers_all_channels(void **state) {
     (void)state;
     static const problem sizes[] = {
         {.batch = 1, .dim = 1, .length = 1, .states = 1, .groups = 1},
-        {.batch = 1, .dim = 1, .length = 1 << 20, .states = 16, .groups = 1},
+        {.batch = 1, .dim = 1, .length = 2048, .states = 16, .groups = 1},
         {.batch = 3, .dim = 100, .length = 197, .states = 16, .groups = 4},
         {.batch = 70000, .dim = 4, .length = 16, .states = 16, .groups = 2},
         {.batch = 1, .dim = 200000, .length = 64, .states = 256, .groups = 1},
@@ -215,6 +215,34 @@ static void rows_are_found_by_strides_in_bytes(void **state) {
     assert_int_equal(f.rows[ROWS_DELTA].time, 3);
     assert_int_equal(f.rows[ROWS_B].state, p.B.stride[2]);
     assert_int_equal(f.rows[ROWS_X].time, p.x.stride[2]);
+}
+
+/* A long sequence of few channels: its chunks run side by side, twice, and between that
+ * their states are joined. One of many channels does not gain by that. */
+static void chunks_of_few_channels_run_side_by_side(void **state) {
+    (void)state;
+    for (int is_complex = 0; is_complex < 2; is_complex++) {
+        problem s = usual;
+        s.dim = 40;
+        s.length = 100000;
+        s.is_complex = is_complex;
+        mbr_selective_scan_fwd_params p = forward(&s);
+        scan_forward f;
+        fake->launches = 0;
+        assert_int_equal(mbr_selective_scan_fwd(&p), MBR_OK);
+        assert_int_equal(fake->launches, 3);
+        memcpy(&f, fake->launch.params, sizeof f);
+        assert_int_equal(f.pass, FROM_STATES);
+        assert_int_equal(f.chunks, 49);
+        assert_int_equal(f.blocks, 2 * f.blocks_per_group * 49);
+        assert_int_equal(fake->launch.grid[0], f.blocks);
+        s.dim = 8192;
+        p = forward(&s);
+        send(&p);
+        memcpy(&f, fake->launch.params, sizeof f);
+        assert_int_equal(f.pass, WHOLE);
+        assert_int_equal(f.blocks, 2 * f.blocks_per_group);
+    }
 }
 
 static void nothing_is_launched_for_an_empty_sequence(void **state) {
@@ -398,6 +426,7 @@ int main(void) {
         cmocka_unit_test(any_size_fits_a_grid_and_covers_all_channels),
         cmocka_unit_test(accesses_are_as_wide_as_addresses_and_strides_allow),
         cmocka_unit_test(rows_are_found_by_strides_in_bytes),
+        cmocka_unit_test(chunks_of_few_channels_run_side_by_side),
         cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),

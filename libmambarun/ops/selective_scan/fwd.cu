@@ -139,13 +139,16 @@ INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
     return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
 }
 
-/* A, and the constant one or product of B and C, of channel d, by the team's lanes. */
-INLINE void start_states(const mbr_selective_scan_fwd_params &p, int64_t d, cell *cells,
-                         value *factors, int channels, int states, int lane) {
+/* A, and the constant one or product of B and C, of channel d, by the team's lanes.
+ * before is the entry of x that has the states to begin with, or null: they are 0. */
+INLINE void start_states(const mbr_selective_scan_fwd_params &p, int64_t d,
+                         const value *before, cell *cells, value *factors, int channels,
+                         int states, int lane) {
     const bool variable_B = p.B.ndim == 4, variable_C = p.C.ndim == 4;
 #pragma unroll 1
     for (int n = lane; n < states; n += LANES)
-        cells[n * channels] = {rate_of(read_constant(p.A, d, n)), as_value(0.0f)};
+        cells[n * channels] = {rate_of(read_constant(p.A, d, n)),
+                               before ? before[2 * n + 1] : as_value(0.0f)};
     if (variable_B && variable_C)
         return;
 #pragma unroll 1
@@ -203,12 +206,22 @@ struct channels_of_block {
     int64_t d[TEAMS], of_delta[TEAMS]; /* its number, and that of its row of delta */
     float D[TEAMS], bias[TEAMS];
     bool exists[TEAMS]; /* else it is the group's last one again, and nothing is stored */
+    int first, end;     /* tiles of this block */
     float sum[THREADS]; /* of a lane's dt since the last entry of x */
 };
 
 /* By all lanes of the team. */
 INLINE void find_channel(channels_of_block &own, const scan_forward &f, int64_t block,
                          int channels, int team, int lane) {
+    if (f.pass != WHOLE) {
+        const int64_t all = block;
+        block /= f.chunks;
+        own.first = (int)(all - block * f.chunks) * (CHUNK / TILE);
+        own.end = min(f.tiles, own.first + CHUNK / TILE);
+    } else {
+        own.first = 0;
+        own.end = f.tiles;
+    }
     const int64_t of_group = block / f.blocks_per_group;
     const int64_t b = f.groups == 1 ? of_group : of_group / f.groups;
     const int64_t g = of_group - b * f.groups;
@@ -241,7 +254,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
     const int64_t length = p.u.shape[2];
     const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
-    const bool gated = p.z.data != nullptr;
+    const bool gated = p.z.data != nullptr && f.pass != STATES_ONLY;
     cell *cells = reinterpret_cast<cell *>(dynamic) + team;
     value *factors = reinterpret_cast<value *>(reinterpret_cast<cell *>(dynamic) +
                                                states * channels) +
@@ -251,6 +264,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
     const auto row_of = [&](int which) {
         return static_cast<const IN *>(own.row[which][team]);
+    };
+    const auto entry_of = [&](int chunk) {
+        return static_cast<value *>(own.row[ROWS_X][team]) +
+               chunk * f.rows[ROWS_X].time;
     };
     const auto is_odd_row = [&](int which) {
         return f.rows[which].how == IN_WORDS && is_odd(row_of(which));
@@ -268,10 +285,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     };
 
     find_channel(own, f, f.first_block + blockIdx.x, channels, team, lane);
-    int tile = -1; /* a pass before the first tile begins to fetch it */
-    asm("" : "+r"(tile)); /* else that pass gets code of its own */
-    for (; tile < f.tiles; tile++) {
-        const bool is_tile = tile >= 0;
+    __syncthreads();
+    /* One more turn, before the first tile, begins to fetch that. */
+    for (int tile = own.first - 1; tile < own.end; tile++) {
+        const bool is_tile = tile >= own.first;
         steps s;
         for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
             const bool is_last = n + STATES >= states;
@@ -288,13 +305,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
             const state_tiles &B = B_tiles[buffer], &C = C_tiles[buffer];
             buffer ^= 1;
-            if (tile + is_last < f.tiles)
+            if (tile + is_last < own.end)
                 fetch_stage(tile + is_last, is_last ? 0 : n + STATES);
             if (n == 0 || !is_tile) {
 #pragma unroll 1
                 for (int which = ROWS_U; which <= ROWS_Z; which++) {
                     const int of = which == ROWS_Z ? tile : tile + 1;
-                    if (which == ROWS_Z ? is_tile && gated : of < f.tiles)
+                    if (which == ROWS_Z ? is_tile && gated : of < own.end)
                         fetch_run(runs[which], row_of(which), f.rows[which].time,
                                   place_of(of, length, lane), (int)f.rows[which].how);
                 }
@@ -325,20 +342,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 own.D[team] = read_scalar(p.D, own.d[team], 0.0f);
                 own.bias[team] = read_scalar(p.delta_bias, own.of_delta[team], 0.0f);
             }
-            start_states(p, own.d[team], cells, factors, channels, states, lane);
+            const value *before = nullptr;
+            if (f.pass == FROM_STATES && own.first > 0)
+                before = entry_of(own.first / (CHUNK / TILE) - 1);
+            start_states(p, own.d[team], before, cells, factors, channels, states, lane);
             continue;
         }
         __syncwarp();
         const place at = place_of(tile, length, lane);
         if ((tile + 1) % (CHUNK / TILE) == 0 || tile + 1 == f.tiles) {
             const float sum = sum_lanes<LANES>(own.sum[threadIdx.x]);
-            const int64_t chunk = at.start / CHUNK;
-            const int64_t entry = f.rows[ROWS_X].time;
-            if (own.exists[team])
-                write_states(static_cast<value *>(own.row[ROWS_X][team]) + chunk * entry,
-                             cells, channels, states, sum, chunk == 0, entry, lane);
+            const int chunk = tile / (CHUNK / TILE);
+            if (own.exists[team] && f.pass != FROM_STATES)
+                write_states(entry_of(chunk), cells, channels, states, sum,
+                             chunk == 0 || f.pass == STATES_ONLY, f.rows[ROWS_X].time,
+                             lane);
             own.sum[threadIdx.x] = 0.0f;
         }
+        if (f.pass == STATES_ONLY)
+            continue;
         const int left = own.exists[team] ? at.left : 0;
 #pragma unroll 1
         for (int which = ROWS_OUT; which <= (gated ? ROWS_OUT_Z : ROWS_OUT); which++) {
