@@ -20,38 +20,37 @@ enum {
     KINDS = 2 /* of types */
 };
 
-/* How fwd.cu shares out the lanes of a warp, as instances.def has it. */
+/* A kernel, and how it shares out the lanes of a warp, as instances.def has it. */
 typedef struct layout {
+    uint32_t kernel;
     int lanes, steps;
     int blocks;              /* per multiprocessor */
     int per_step, per_state; /* measured costs of a position, and of a state there */
 } layout;
 
-/* Two passes and what joins them take as much longer than one. */
-static const double WORTH_TWO_PASSES = 2.5;
+#define LAYOUT(name, ...) {MBR_KERNEL_selective_scan_fwd_##name, __VA_ARGS__}
 
-static const layout real_layouts[LAYOUTS] = {
-    {8, 8, 6, 310, 57}, {8, 16, 4, 370, 42}, {16, 8, 5, 330, 57}, {32, 8, 4, 330, 77}};
-static const layout complex_layouts[KINDS] = {{32, 8, 3, 330, 200},
-                                              {32, 4, 3, 330, 250}};
-
-/* The kernels for types of so many bits: by layout, and for a complex A. */
+/* The layouts for types of so many bits, and the one for a complex A. */
 typedef struct kind {
     uint8_t bits;
-    uint32_t real[LAYOUTS], complex;
+    layout real[LAYOUTS], complex;
 } kind;
 
-#define KERNELS(in)                                                                    \
-    {MBR_KERNEL_selective_scan_fwd_##in##_lanes8_short,                                \
-     MBR_KERNEL_selective_scan_fwd_##in##_lanes8,                                      \
-     MBR_KERNEL_selective_scan_fwd_##in##_lanes16,                                     \
-     MBR_KERNEL_selective_scan_fwd_##in##_lanes32},                                    \
-        MBR_KERNEL_selective_scan_fwd_##in##_complex
+static const kind kinds[KINDS] = {{16,
+                                   {LAYOUT(half_lanes4, 4, 16, 4, 370, 40),
+                                    LAYOUT(half_lanes8, 8, 8, 6, 310, 57),
+                                    LAYOUT(half_lanes16, 16, 8, 5, 330, 57),
+                                    LAYOUT(half_lanes32, 32, 8, 4, 330, 77)},
+                                   LAYOUT(half_complex, 32, 8, 3, 330, 200)},
+                                  {32,
+                                   {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57),
+                                    LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
+                                    LAYOUT(f32_lanes16, 16, 8, 5, 330, 57),
+                                    LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
+                                   LAYOUT(f32_complex, 32, 4, 3, 330, 250)}};
 
-static const kind kinds[KINDS] = {
-    {16, KERNELS(half)},
-    {32, KERNELS(f32)},
-};
+/* Two passes and what joins them take as much longer than one. */
+static const double WORTH_TWO_PASSES = 2.5;
 
 static const kind *find_kind(const mbr_tensor *u) {
     for (int i = 0; i < KINDS; i++)
@@ -130,44 +129,27 @@ static double estimate(const scan_forward *f, const layout *l, int64_t chunks) {
 
 /* Few lanes to a channel cost least if there are channels enough and tiles are full;
  * many lanes need less shared memory. */
-static int choose_layout(const scan_forward *f, int64_t chunks) {
-    int best = LAYOUTS - 1;
+static const layout *choose_layout(const scan_forward *f, const kind *k,
+                                   int64_t chunks) {
+    if (f->p.A.dtype_code == MBR_COMPLEX)
+        return &k->complex;
+    const layout *best = &k->real[LAYOUTS - 1];
     for (int i = LAYOUTS - 2; i >= 0; i--) {
-        const layout *l = &real_layouts[i];
+        const layout *l = &k->real[i];
         if (choose_threads(f, l) / l->lanes * channel_bytes(&f->p) > SHARED_BYTES)
             break;
-        if (estimate(f, l, chunks) < estimate(f, &real_layouts[best], chunks))
-            best = i;
+        if (estimate(f, l, chunks) < estimate(f, best, chunks))
+            best = l;
     }
     return best;
 }
 
-/* What to launch. */
-typedef struct plan {
-    uint32_t kernel;
-    const layout *layout;
-    int64_t chunks; /* side by side, or 1 */
-} plan;
-
-static plan plan_for(const scan_forward *f, const kind *k, int64_t chunks) {
-    if (f->p.A.dtype_code == MBR_COMPLEX)
-        return (plan){k->complex, &complex_layouts[k - kinds], chunks};
-    const int which = choose_layout(f, chunks);
-    return (plan){k->real[which], &real_layouts[which], chunks};
-}
-
 /* Where channels are too few to keep the GPU busy, chunks run side by side, in two
  * passes over everything. */
-static plan choose_plan(const scan_forward *f, const kind *k) {
-    const plan whole = plan_for(f, k, 1);
-    const int64_t chunks = divide_up(f->p.u.shape[2], CHUNK);
-    if (chunks == 1)
-        return whole;
-    const plan split = plan_for(f, k, chunks);
-    return WORTH_TWO_PASSES * estimate(f, split.layout, chunks) <
-                   estimate(f, whole.layout, 1)
-               ? split
-               : whole;
+static bool is_worth_two_passes(const scan_forward *f, const kind *k, int64_t chunks) {
+    return chunks > 1 &&
+           WORTH_TWO_PASSES * estimate(f, choose_layout(f, k, chunks), chunks) <
+               estimate(f, choose_layout(f, k, 1), 1);
 }
 
 static void describe(scan_forward *f) {
@@ -185,18 +167,22 @@ static void describe(scan_forward *f) {
     f->rows[ROWS_X] = rows_of(&p->x);
     f->rows[ROWS_X].time = p->x.stride[2];
     f->plain = variable_B && variable_C && is_aligned(&p->B, 4) && is_aligned(&p->C, 4);
+    f->pieces_BC =
+        f->rows[ROWS_B].how == IN_PIECES && f->rows[ROWS_C].how == IN_PIECES;
     f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
     f->width = p->u.shape[1] / f->groups;
     f->repeat = p->u.shape[1] / p->delta.shape[1];
 }
 
-static mbr_status launch_pass(scan_forward *f, const plan *chosen, uint32_t pass) {
+static mbr_status launch_pass(scan_forward *f, const layout *l, uint32_t pass,
+                              int64_t chunks) {
     const mbr_selective_scan_fwd_params *p = &f->p;
-    const layout *l = chosen->layout;
     const int64_t threads = choose_threads(f, l), channels = threads / l->lanes;
     f->pass = pass;
-    f->chunks = chosen->chunks;
+    f->chunks = chunks;
     f->tiles = (int32_t)divide_up(p->u.shape[2], l->lanes * l->steps);
+    f->whole_tiles = (int32_t)(p->u.shape[2] / (l->lanes * l->steps));
+    f->rest = (int32_t)(p->u.shape[2] % (l->lanes * l->steps));
     f->blocks_per_group = divide_up(f->width, channels);
     f->blocks = p->u.shape[0] * f->groups * f->blocks_per_group * f->chunks;
     mbr_status status = MBR_OK;
@@ -207,7 +193,7 @@ static mbr_status launch_pass(scan_forward *f, const plan *chosen, uint32_t pass
             .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
             .block = (uint32_t)threads,
             .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
-        status = mbr__launch(&p->call, chosen->kernel, &how, f, sizeof *f);
+        status = mbr__launch(&p->call, l->kernel, &how, f, sizeof *f);
     }
     return status;
 }
@@ -231,11 +217,12 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
         return MBR_OK;
     scan_forward f = {.p = *p};
     describe(&f);
-    const plan chosen = choose_plan(&f, k);
-    if (chosen.chunks == 1)
-        return launch_pass(&f, &chosen, WHOLE);
-    mbr_status status = launch_pass(&f, &chosen, STATES_ONLY);
+    const int64_t chunks = divide_up(p->u.shape[2], CHUNK);
+    if (!is_worth_two_passes(&f, k, chunks))
+        return launch_pass(&f, choose_layout(&f, k, 1), WHOLE, 1);
+    const layout *l = choose_layout(&f, k, chunks);
+    mbr_status status = launch_pass(&f, l, STATES_ONLY, chunks);
     if (status == MBR_OK)
         status = launch_join(&f);
-    return status == MBR_OK ? launch_pass(&f, &chosen, FROM_STATES) : status;
+    return status == MBR_OK ? launch_pass(&f, l, FROM_STATES, chunks) : status;
 }

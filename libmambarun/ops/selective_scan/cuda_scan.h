@@ -66,9 +66,11 @@ typedef struct scan_forward {
     int64_t chunks;
     scan_rows rows[ROWS];
     uint32_t pass;
-    int32_t tiles;  /* of lanes * steps positions, of the whole length */
+    int32_t tiles;       /* of lanes * steps positions, of the whole length */
+    int32_t whole_tiles; /* of them */
+    int32_t rest;        /* positions in the last, if that is not whole */
     uint32_t plain;  /* B and C are variable, and no row of theirs begins inside a word */
-    uint32_t reserved;
+    uint32_t pieces_BC; /* B and C are variable, and accessed in pieces */
 } scan_forward;
 
 /* A block of threads takes `channels` channels of one group of one batch entry

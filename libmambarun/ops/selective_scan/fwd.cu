@@ -252,7 +252,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const mbr_selective_scan_fwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
     const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
-    const int64_t length = p.u.shape[2];
     const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
     const bool gated = p.z.data != nullptr && f.pass != STATES_ONLY;
     cell *cells = reinterpret_cast<cell *>(dynamic) + team;
@@ -273,15 +272,33 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         return f.rows[which].how == IN_WORDS && is_odd(row_of(which));
     };
     const auto fetch_stage = [&](int tile, int n) {
-        const place at = place_of(tile, length, lane);
+        const int count = min(STATES, states - n);
+        if (tile < f.whole_tiles && f.pieces_BC) {
+            const int64_t at = start_of(tile) * PARTS;
+            const int64_t B = f.rows[ROWS_B].state, C = f.rows[ROWS_C].state;
+            const bool more = tile + 1 < f.whole_tiles;
+            fetch_whole_tiles(B_tiles[buffer], row_of(ROWS_B) + at + n * B, B, count,
+                              more);
+            fetch_whole_tiles(C_tiles[buffer], row_of(ROWS_C) + at + n * C, C, count,
+                              more);
+            return;
+        }
 #pragma unroll 1
         for (int which = ROWS_B; which <= ROWS_C; which++) {
             const scan_rows &r = f.rows[which];
             if (r.data != nullptr)
                 fetch_tiles(which == ROWS_B ? B_tiles[buffer] : C_tiles[buffer],
-                            row_of(which) + n * r.state + at.start * PARTS * r.time,
-                            r.state, r.time, min(STATES, states - n), at, (int)r.how);
+                            row_of(which) + n * r.state +
+                                start_of(tile) * PARTS * r.time,
+                            r.state, r.time, count, place_of(f, tile, lane),
+                            (int)r.how);
         }
+    };
+    const auto fetch_row = [&](int which, const place &at, unsigned &others) {
+        if (at.left == TILE && f.rows[which].how != IN_ELEMENTS)
+            fetch_whole_run(runs[which], row_of(which), at, (int)f.rows[which].how);
+        else
+            others |= 1u << which;
     };
 
     find_channel(own, f, f.first_block + blockIdx.x, channels, team, lane);
@@ -298,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 take_run(s.du, runs[ROWS_U], is_odd_row(ROWS_U), is_f16, lane);
                 take_run(s.dt, runs[ROWS_DELTA], is_odd_row(ROWS_DELTA), is_f16,
                          lane);
-                prepare(s, place_of(tile, length, lane), own.D[team], own.bias[team],
+                prepare(s, place_of(f, tile, lane), own.D[team], own.bias[team],
                         p.delta_softplus);
                 own.sum[threadIdx.x] += s.sum;
                 __syncwarp(); /* a team's lanes copy for each other */
@@ -307,14 +324,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             buffer ^= 1;
             if (tile + is_last < own.end)
                 fetch_stage(tile + is_last, is_last ? 0 : n + STATES);
-            if (n == 0 || !is_tile) {
-#pragma unroll 1
-                for (int which = ROWS_U; which <= ROWS_Z; which++) {
-                    const int of = which == ROWS_Z ? tile : tile + 1;
-                    if (which == ROWS_Z ? is_tile && gated : of < own.end)
-                        fetch_run(runs[which], row_of(which), f.rows[which].time,
-                                  place_of(of, length, lane), (int)f.rows[which].how);
+            if (n == 0 || !is_tile) { /* u and delta of the next tile, z of this one */
+                unsigned others = 0;
+                if (tile + 1 < own.end) {
+                    const place next = place_of(f, tile + 1, lane);
+                    fetch_row(ROWS_U, next, others);
+                    fetch_row(ROWS_DELTA, next, others);
                 }
+                if (gated && is_tile)
+                    fetch_row(ROWS_Z, place_of(f, tile, lane), others);
+#pragma unroll 1
+                for (int which = ROWS_U; others >> which; which++)
+                    if (others >> which & 1)
+                        fetch_run(runs[which], row_of(which), f.rows[which].time,
+                                  place_of(f, which == ROWS_Z ? tile : tile + 1, lane),
+                                  (int)f.rows[which].how);
             }
             if (!is_tile)
                 break;
@@ -349,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             continue;
         }
         __syncwarp();
-        const place at = place_of(tile, length, lane);
+        const place at = place_of(f, tile, lane);
         if ((tile + 1) % (CHUNK / TILE) == 0 || tile + 1 == f.tiles) {
             const float sum = sum_lanes<LANES>(own.sum[threadIdx.x]);
             const int chunk = tile / (CHUNK / TILE);

@@ -35,18 +35,22 @@ constexpr bool HALF = sizeof(IN) == 2; /* then f16 or bf16 */
 constexpr int PER_PIECE = 16 / sizeof(IN), PER_WORD = 4 / sizeof(IN);
 constexpr int PIECES = STEPS / PER_PIECE, WORDS_OF_RUN = STEPS / PER_WORD;
 
-/* Where a lane stands: its positions are start + first.., of which left - first exist,
- * and of the tile after this one `further`. */
+/* Where a lane stands: at positions first.. of a tile, of which those below left exist,
+ * and of the tile after this one those below further. */
 struct place {
-    int64_t start;
-    int first, left, further, lane;
+    int tile, first, left, further, lane;
 };
 
-INLINE place place_of(int tile, int64_t length, int lane) {
-    const int64_t start = (int64_t)tile * TILE;
-    const int left = (int)min((int64_t)TILE, length - start);
-    const int further = (int)min((int64_t)TILE, length - start - left);
-    return {start, lane * STEPS, left, further, lane};
+INLINE place place_of(const scan_forward &f, int tile, int lane) {
+    const int left = tile < f.whole_tiles ? TILE : f.rest;
+    const int further = tile + 1 < f.whole_tiles ? TILE
+                        : tile + 1 < f.tiles     ? f.rest
+                                                 : 0;
+    return {tile, lane * STEPS, left, further, lane};
+}
+
+INLINE int64_t start_of(int tile) {
+    return (int64_t)tile * TILE;
 }
 
 /* Whether a word holds the position before p and the one at p. */
@@ -67,52 +71,63 @@ struct team_runs {
     uint32_t beyond[TEAMS]; /* the word after a team's last, of an odd row */
 };
 
-/* Begins to copy the team's tile of a row into the runs of its lanes. Neighbouring
- * lanes copy neighbouring pieces, not their own, so that whole sectors are asked for at
- * once. The tile after it is called into the second-level cache: one tile's work does
- * not outlast the memory's latency if there are few states. */
+/* Word w of a team's tile. */
+INLINE uint32_t *word_of(team_runs &to, int team, int w) {
+    uint4 *piece = &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
+    return reinterpret_cast<uint32_t *>(piece) + w % 4;
+}
+
+/* Begins to copy the team's tile of a row, all of which exists, into the runs of its
+ * lanes. Neighbouring lanes copy neighbouring pieces, not their own, so that whole
+ * sectors are asked for at once. The tile after it is called into the second-level
+ * cache: one tile's work does not outlast the memory's latency if there are few states. */
+INLINE void fetch_whole_run(team_runs &to, const IN *row, const place &at, int how) {
+    const int team = threadIdx.x - at.lane;
+    row += start_of(at.tile);
+    if (at.further == TILE)
+        prefetch(row + TILE + at.first);
+    if (how == IN_PIECES) {
+        row += at.lane * PER_PIECE;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            const int p = i * LANES + at.lane;
+            copy_async(&to.piece[p % PIECES][team + p / PIECES],
+                       row + i * LANES * PER_PIECE);
+        }
+        return;
+    }
+    const int odd = is_odd(row);
+    row -= odd;
+#pragma unroll
+    for (int i = 0; i < WORDS_OF_RUN; i++)
+        copy_async<4>(word_of(to, team, i * LANES + at.lane),
+                      row + (i * LANES + at.lane) * PER_WORD, 4);
+    if (odd && at.lane == 0)
+        copy_async<4>(&to.beyond[team / LANES], row + TILE, at.further > 0 ? 4 : 2);
+}
+
+/* The same of any tile and row. */
 INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place &at,
                       int how) {
     const int team = threadIdx.x - at.lane;
     if (how == IN_ELEMENTS) {
-        const IN *from = row + (at.start + at.lane) * stride;
+        row += (start_of(at.tile) + at.lane) * stride;
 #pragma unroll 4
-        for (int i = at.lane; i < TILE; i += LANES, from += LANES * stride) {
+        for (int i = at.lane; i < TILE; i += LANES, row += LANES * stride) {
             uint4 *piece = &to.piece[i % STEPS / PER_PIECE][team + i / STEPS];
-            reinterpret_cast<IN *>(piece)[i % PER_PIECE] = i < at.left ? *from : IN{0};
+            reinterpret_cast<IN *>(piece)[i % PER_PIECE] = i < at.left ? *row : IN{0};
         }
         return;
     }
-    const IN *from = row + at.start;
-    if (at.first < at.further)
-        prefetch(from + TILE + at.first);
-    if (how == IN_PIECES) {
-#pragma unroll
-        for (int i = 0; i < PIECES; i++) {
-            const int p = i * LANES + at.lane, first = p * PER_PIECE;
-            copy_async<16>(&to.piece[p % PIECES][team + p / PIECES], from + first,
-                           bytes_of(at.left - first, 16));
-        }
-        return;
-    }
-    const int odd = is_odd(from), left = at.left + odd;
-    from += at.lane * PER_WORD - odd;
-    const auto word_of = [&](int w) { /* word w of the team's */
-        uint4 *piece = &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
-        return reinterpret_cast<uint32_t *>(piece) + w % 4;
-    };
-    if (left >= TILE) {
-#pragma unroll
-        for (int i = 0; i < WORDS_OF_RUN; i++)
-            copy_async<4>(word_of(i * LANES + at.lane), from + i * LANES * PER_WORD, 4);
-    } else {
+    row += start_of(at.tile);
+    const int odd = how == IN_WORDS && is_odd(row), left = at.left + odd;
+    row -= odd;
 #pragma unroll 1
-        for (int w = at.lane; w < TILE / PER_WORD; w += LANES, from += LANES * PER_WORD)
-            copy_async<4>(word_of(w), from, bytes_of(left - w * PER_WORD, 4));
-    }
+    for (int w = at.lane; w < TILE / PER_WORD; w += LANES)
+        copy_async<4>(word_of(to, team, w), row + w * PER_WORD,
+                      bytes_of(left - w * PER_WORD, 4));
     if (odd && at.lane == 0)
-        copy_async<4>(&to.beyond[team / LANES], row + at.start - odd + TILE,
-                      bytes_of(left - TILE, 4));
+        copy_async<4>(&to.beyond[team / LANES], row + TILE, bytes_of(left - TILE, 4));
 }
 
 /* Values from words of which the first half of the first is not theirs. */
@@ -164,18 +179,19 @@ INLINE void store_floats(const float (&v)[STEPS], float *row, int64_t stride,
     lay_out(team, pack_run<f32>(v).word, at.lane);
     const float *from = reinterpret_cast<const float *>(team.piece);
     if (how == IN_PIECES) { /* whole sectors of 32 bytes at a time */
+        row += start_of(at.tile);
 #pragma unroll
         for (int j = 0; j < STEPS / 4; j++) {
             const int i = (j * LANES + at.lane) * 4;
             if (i + 4 <= left)
-                *reinterpret_cast<uint4 *>(row + at.start + i) = team.piece[i / 4];
+                *reinterpret_cast<uint4 *>(row + i) = team.piece[j * LANES + at.lane];
         }
         const int rest = left / 4 * 4 + at.lane;
         if (rest < left)
-            row[at.start + rest] = from[rest];
+            row[rest] = from[rest];
         return;
     }
-    float *to = row + (at.start + at.lane) * stride;
+    float *to = row + (start_of(at.tile) + at.lane) * stride;
 #pragma unroll 2
     for (int i = at.lane; i < left; i += LANES, to += LANES * stride)
         *to = from[i];
@@ -189,19 +205,19 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
     const run<half, STEPS> r = pack_run(v, is_f16);
     if (how == IN_PIECES && at.left == TILE) {
         if (left > 0)
-            store_run(reinterpret_cast<half *>(row) + at.start + at.first, r);
+            store_run(reinterpret_cast<half *>(row) + start_of(at.tile) + at.first, r);
         return;
     }
     lay_out(team, r.word, at.lane);
     const uint16_t *from = reinterpret_cast<const uint16_t *>(team.piece);
     if (how == IN_ELEMENTS) {
-        uint16_t *to = row + (at.start + at.lane) * stride;
+        uint16_t *to = row + (start_of(at.tile) + at.lane) * stride;
 #pragma unroll 2
         for (int i = at.lane; i < left; i += LANES, to += LANES * stride)
             *to = from[i];
         return;
     }
-    uint16_t *to = row + at.start;
+    uint16_t *to = row + start_of(at.tile);
     const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
 #pragma unroll 2
     for (int i = 2 * at.lane - odd; i < left; i += 2 * LANES) {
@@ -275,14 +291,28 @@ INLINE void take_any_values(value (&v)[STEPS], const state_tiles &tile, int n, b
     join_parts(v, parts);
 }
 
-/* Begins to fetch tiles of `count` states, by all threads of the block, which are a
- * multiple of 64; `from` is where the first state's tile begins. Positions that do not
- * exist become 0. */
+/* Begins to fetch tiles of `count` states, all of which exist, in pieces, by all threads
+ * of the block, which are a multiple of 64; `from` is where the first state's tile
+ * begins. */
+INLINE void fetch_whole_tiles(state_tiles &to, const IN *from, int64_t state_stride,
+                              int count, bool prefetches) {
+    static_assert(64 % STATE_PIECES == 0,
+                  "a thread keeps its piece from state to state");
+    const int p = threadIdx.x % STATE_PIECES, states = blockDim.x / STATE_PIECES;
+    from += threadIdx.x / STATE_PIECES * state_stride + p * PER_PIECE;
+#pragma unroll 1
+    for (int n = threadIdx.x / STATE_PIECES; n < count;
+         n += states, from += states * state_stride) {
+        copy_async(&to.piece[n][piece_at(p)], from);
+        if (prefetches)
+            prefetch(from + TILE * PARTS);
+    }
+}
+
+/* The same of any rows. Positions that do not exist become 0. */
 INLINE void fetch_tiles(state_tiles &to, const IN *from, int64_t state_stride,
                         int64_t stride, int count, const place &at, int how) {
     constexpr int WORDS_OF_STATE = 4 * STATE_PIECES;
-    static_assert(64 % STATE_PIECES == 0,
-                  "a thread keeps its piece from state to state");
     const int left = at.left * PARTS, further = at.further * PARTS;
     if (how == IN_WORDS) {
         const int across = min((int)blockDim.x, WORDS_OF_STATE);
