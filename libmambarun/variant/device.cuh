@@ -243,6 +243,23 @@ INLINE void copy_async(void *shared, const void *global) {
 #endif
 }
 
+/* The same for size bytes, 16 or 4, both addresses being multiples of that. */
+template <int size> INLINE void copy_async(void *shared, const void *global) {
+    static_assert(size == 16 || size == 4, "what scans need");
+    if (size == 16) {
+        copy_async(shared, global);
+        return;
+    }
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+#else
+    *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
+#endif
+}
+
 /* The same for `bytes` bytes, an even number up to size (16 or 4); the rest of size
  * becomes 0. Both addresses are multiples of size. The thread waits for less than size:
  * the instruction could fill up with zeros, but compute-sanitizer takes it to read all. */

@@ -36,18 +36,15 @@ typedef struct kind {
     layout real[LAYOUTS], complex;
 } kind;
 
-static const kind kinds[KINDS] = {{16,
-                                   {LAYOUT(half_lanes4, 4, 16, 4, 370, 40),
-                                    LAYOUT(half_lanes8, 8, 8, 6, 310, 57),
-                                    LAYOUT(half_lanes16, 16, 8, 5, 330, 57),
-                                    LAYOUT(half_lanes32, 32, 8, 4, 330, 77)},
-                                   LAYOUT(half_complex, 32, 8, 3, 330, 200)},
-                                  {32,
-                                   {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57),
-                                    LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
-                                    LAYOUT(f32_lanes16, 16, 8, 5, 330, 57),
-                                    LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
-                                   LAYOUT(f32_complex, 32, 4, 3, 330, 250)}};
+static const kind kinds[KINDS] = {
+    {16,
+     {LAYOUT(half_lanes4, 4, 16, 4, 370, 40), LAYOUT(half_lanes8, 8, 8, 6, 310, 57),
+      LAYOUT(half_lanes16, 16, 8, 5, 330, 57), LAYOUT(half_lanes32, 32, 8, 4, 330, 77)},
+     LAYOUT(half_complex, 32, 8, 3, 330, 200)},
+    {32,
+     {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57), LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
+      LAYOUT(f32_lanes16, 16, 8, 5, 330, 57), LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
+     LAYOUT(f32_complex, 32, 4, 3, 330, 250)}};
 
 /* Two passes and what joins them take as much longer than one. */
 static const double WORTH_TWO_PASSES = 2.5;
@@ -82,9 +79,9 @@ static scan_rows rows_of(const mbr_tensor *t) {
                        .channel = bytes_along(t, 1),
                        .state = t->stride[2],
                        .time = t->stride[last],
-                       .how = t->stride[last] != 1  ? IN_ELEMENTS
-                              : is_aligned(t, 16) ? IN_PIECES
-                                                  : IN_WORDS};
+                       .how = t->stride[last] != 1 ? IN_ELEMENTS
+                              : is_aligned(t, 16)  ? IN_PIECES
+                                                   : IN_WORDS};
 }
 
 static int64_t divide_up(int64_t a, int64_t b) {
@@ -167,8 +164,7 @@ static void describe(scan_forward *f) {
     f->rows[ROWS_X] = rows_of(&p->x);
     f->rows[ROWS_X].time = p->x.stride[2];
     f->plain = variable_B && variable_C && is_aligned(&p->B, 4) && is_aligned(&p->C, 4);
-    f->pieces_BC =
-        f->rows[ROWS_B].how == IN_PIECES && f->rows[ROWS_C].how == IN_PIECES;
+    f->pieces_BC = f->rows[ROWS_B].how == IN_PIECES && f->rows[ROWS_C].how == IN_PIECES;
     f->groups = p->B.ndim == 4 ? p->B.shape[1] : p->C.ndim == 4 ? p->C.shape[1] : 1;
     f->width = p->u.shape[1] / f->groups;
     f->repeat = p->u.shape[1] / p->delta.shape[1];

@@ -49,7 +49,7 @@ enum { /* scan_backward.wide: 16-byte accesses are right for every row of this t
        WIDE_DZ = 1024
 };
 
-enum { /* scan_forward.pass: a block takes */
+enum {              /* scan_forward.pass: a block takes */
        WHOLE,       /* all positions */
        STATES_ONLY, /* one chunk, from states of 0, and only writes its entry of x */
        FROM_STATES  /* one chunk, from the states of the entry before */
@@ -60,7 +60,8 @@ typedef struct scan_forward {
     mbr_selective_scan_fwd_params p; /* first: see instances.def */
     int64_t groups, width;           /* groups of channels, channels in each */
     int64_t repeat;                  /* channels per row of delta */
-    int64_t blocks; /* in all: batch * groups * blocks_per_group, by chunks if not WHOLE */
+    int64_t
+        blocks; /* in all: batch * groups * blocks_per_group, by chunks if not WHOLE */
     int64_t blocks_per_group;
     int64_t first_block; /* of this launch */
     int64_t chunks;
@@ -69,7 +70,8 @@ typedef struct scan_forward {
     int32_t tiles;       /* of lanes * steps positions, of the whole length */
     int32_t whole_tiles; /* of them */
     int32_t rest;        /* positions in the last, if that is not whole */
-    uint32_t plain;  /* B and C are variable, and no row of theirs begins inside a word */
+    uint32_t
+        plain; /* B and C are variable, and no row of theirs begins inside a word */
     uint32_t pieces_BC; /* B and C are variable, and accessed in pieces */
 } scan_forward;
 

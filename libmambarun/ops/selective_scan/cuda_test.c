@@ -170,8 +170,8 @@ static void any_size_fits_a_grid_and_covers_all_channels(void **state) {
 }
 
 /* How each tensor is accessed, as one letter: elements, words, pieces. */
-static void assert_accesses(const mbr_selective_scan_fwd_params *p, const char *expected,
-                            uint32_t plain) {
+static void assert_accesses(const mbr_selective_scan_fwd_params *p,
+                            const char *expected, uint32_t plain) {
     scan_forward f;
     char found[ROWS + 1] = {0};
     send(p);

@@ -290,13 +290,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 fetch_tiles(which == ROWS_B ? B_tiles[buffer] : C_tiles[buffer],
                             row_of(which) + n * r.state +
                                 start_of(tile) * PARTS * r.time,
-                            r.state, r.time, count, place_of(f, tile, lane),
-                            (int)r.how);
+                            r.state, r.time, count,
+                            place_of(f, tile, lane), (int)r.how);
         }
     };
     const auto fetch_row = [&](int which, const place &at, unsigned &others) {
-        if (at.left == TILE && f.rows[which].how != IN_ELEMENTS)
-            fetch_whole_run(runs[which], row_of(which), at, (int)f.rows[which].how);
+        if (f.rows[which].how != IN_ELEMENTS)
+            fetch_run(runs[which], row_of(which), at, (int)f.rows[which].how);
         else
             others |= 1u << which;
     };
@@ -336,9 +336,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll 1
                 for (int which = ROWS_U; others >> which; which++)
                     if (others >> which & 1)
-                        fetch_run(runs[which], row_of(which), f.rows[which].time,
-                                  place_of(f, which == ROWS_Z ? tile : tile + 1, lane),
-                                  (int)f.rows[which].how);
+                        fetch_elements(
+                            runs[which], row_of(which), f.rows[which].time,
+                            place_of(f, which == ROWS_Z ? tile : tile + 1, lane));
             }
             if (!is_tile)
                 break;

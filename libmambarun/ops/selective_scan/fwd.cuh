@@ -58,9 +58,22 @@ INLINE bool is_odd(const IN *p) {
     return HALF && (reinterpret_cast<uintptr_t>(p) & 2);
 }
 
-/* Of `elements` from some position on, how many bytes belong to the `size` there. */
-INLINE int bytes_of(int elements, int size) {
-    return max(0, min(size, elements * (int)sizeof(IN)));
+/* Begins to copy word w of a row that begins with a word, of which `left` positions
+ * exist; the others become 0. The thread waits for a last half of one. */
+INLINE void copy_word(uint32_t *to, const IN *row, int w, int left) {
+    if (w < left / PER_WORD) {
+        copy_async<4>(to, row + w * PER_WORD);
+        return;
+    }
+    *to = 0;
+    if (HALF && w * 2 < left)
+        *reinterpret_cast<IN *>(to) = row[w * 2];
+}
+
+/* Elements that exist in the word after an odd row's tile. Only the first is needed, but
+ * a whole word can be copied without waiting. */
+INLINE int beyond_odd(const place &at) {
+    return at.left < TILE ? 0 : at.further > 0 ? 2 : 1;
 }
 
 /* ---- rows -------------------------------------------------------------------------- */
@@ -77,57 +90,46 @@ INLINE uint32_t *word_of(team_runs &to, int team, int w) {
     return reinterpret_cast<uint32_t *>(piece) + w % 4;
 }
 
-/* Begins to copy the team's tile of a row, all of which exists, into the runs of its
- * lanes. Neighbouring lanes copy neighbouring pieces, not their own, so that whole
- * sectors are asked for at once. The tile after it is called into the second-level
- * cache: one tile's work does not outlast the memory's latency if there are few states. */
-INLINE void fetch_whole_run(team_runs &to, const IN *row, const place &at, int how) {
+/* Begins to copy the team's tile of a row into the runs of its lanes. Neighbouring
+ * lanes copy neighbouring pieces, not their own, so that whole sectors are asked for at
+ * once. The tile after it is called into the second-level cache: one tile's work does
+ * not outlast the memory's latency if there are few states. */
+INLINE void fetch_run(team_runs &to, const IN *row, const place &at, int how) {
     const int team = threadIdx.x - at.lane;
     row += start_of(at.tile);
-    if (at.further == TILE)
+    if (at.first < at.further)
         prefetch(row + TILE + at.first);
-    if (how == IN_PIECES) {
+    if (how == IN_PIECES && at.left == TILE) {
         row += at.lane * PER_PIECE;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             const int p = i * LANES + at.lane;
-            copy_async(&to.piece[p % PIECES][team + p / PIECES],
-                       row + i * LANES * PER_PIECE);
+            copy_async<16>(&to.piece[p % PIECES][team + p / PIECES],
+                           row + i * LANES * PER_PIECE);
         }
         return;
     }
-    const int odd = is_odd(row);
-    row -= odd;
-#pragma unroll
-    for (int i = 0; i < WORDS_OF_RUN; i++)
-        copy_async<4>(word_of(to, team, i * LANES + at.lane),
-                      row + (i * LANES + at.lane) * PER_WORD, 4);
+    const int odd = is_odd(row), left = at.left + odd;
+#pragma unroll 4
+    for (int i = 0; i < WORDS_OF_RUN; i++) {
+        const int w = i * LANES + at.lane;
+        copy_word(word_of(to, team, w), row - odd, w, left);
+    }
     if (odd && at.lane == 0)
-        copy_async<4>(&to.beyond[team / LANES], row + TILE, at.further > 0 ? 4 : 2);
+        copy_word(&to.beyond[team / LANES], row - odd + TILE, 0,
+                  beyond_odd(at));
 }
 
-/* The same of any tile and row. */
-INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place &at,
-                      int how) {
+/* The same of a row of any stride, element by element. */
+INLINE void fetch_elements(team_runs &to, const IN *row, int64_t stride,
+                           const place &at) {
     const int team = threadIdx.x - at.lane;
-    if (how == IN_ELEMENTS) {
-        row += (start_of(at.tile) + at.lane) * stride;
+    row += (start_of(at.tile) + at.lane) * stride;
 #pragma unroll 4
-        for (int i = at.lane; i < TILE; i += LANES, row += LANES * stride) {
-            uint4 *piece = &to.piece[i % STEPS / PER_PIECE][team + i / STEPS];
-            reinterpret_cast<IN *>(piece)[i % PER_PIECE] = i < at.left ? *row : IN{0};
-        }
-        return;
+    for (int i = at.lane; i < TILE; i += LANES, row += LANES * stride) {
+        uint4 *piece = &to.piece[i % STEPS / PER_PIECE][team + i / STEPS];
+        reinterpret_cast<IN *>(piece)[i % PER_PIECE] = i < at.left ? *row : IN{0};
     }
-    row += start_of(at.tile);
-    const int odd = how == IN_WORDS && is_odd(row), left = at.left + odd;
-    row -= odd;
-#pragma unroll 1
-    for (int w = at.lane; w < TILE / PER_WORD; w += LANES)
-        copy_async<4>(word_of(to, team, w), row + w * PER_WORD,
-                      bytes_of(left - w * PER_WORD, 4));
-    if (odd && at.lane == 0)
-        copy_async<4>(&to.beyond[team / LANES], row + TILE, bytes_of(left - TILE, 4));
 }
 
 /* Values from words of which the first half of the first is not theirs. */
@@ -303,7 +305,7 @@ INLINE void fetch_whole_tiles(state_tiles &to, const IN *from, int64_t state_str
 #pragma unroll 1
     for (int n = threadIdx.x / STATE_PIECES; n < count;
          n += states, from += states * state_stride) {
-        copy_async(&to.piece[n][piece_at(p)], from);
+        copy_async<16>(&to.piece[n][piece_at(p)], from);
         if (prefetches)
             prefetch(from + TILE * PARTS);
     }
@@ -313,48 +315,30 @@ INLINE void fetch_whole_tiles(state_tiles &to, const IN *from, int64_t state_str
 INLINE void fetch_tiles(state_tiles &to, const IN *from, int64_t state_stride,
                         int64_t stride, int count, const place &at, int how) {
     constexpr int WORDS_OF_STATE = 4 * STATE_PIECES;
-    const int left = at.left * PARTS, further = at.further * PARTS;
-    if (how == IN_WORDS) {
-        const int across = min((int)blockDim.x, WORDS_OF_STATE);
-        const int begin = threadIdx.x / across, states = blockDim.x / across;
+    const int left = at.left * PARTS;
+    const int across = min((int)blockDim.x, WORDS_OF_STATE);
+    const int begin = threadIdx.x / across, states = blockDim.x / across;
 #pragma unroll 1
-        for (int w = threadIdx.x % across; w < WORDS_OF_STATE; w += across) {
-            const IN *row = from + begin * state_stride + w * PER_WORD;
+    for (int w = threadIdx.x % across; w < WORDS_OF_STATE; w += across) {
+        const IN *row = from + begin * state_stride;
 #pragma unroll 1
-            for (int n = begin; n < count; n += states, row += states * state_stride) {
+        for (int n = begin; n < count; n += states, row += states * state_stride) {
+            uint32_t *word =
+                reinterpret_cast<uint32_t *>(&to.piece[n][piece_at(w / 4)]) + w % 4;
+            if (how != IN_ELEMENTS) {
                 const int odd = is_odd(row);
-                uint4 *piece = &to.piece[n][piece_at(w / 4)];
-                copy_async<4>(reinterpret_cast<uint32_t *>(piece) + w % 4, row - odd,
-                              bytes_of(left + odd - w * PER_WORD, 4));
+                copy_word(word, row - odd, w, left + odd);
+                if (HALF && odd && w == 0)
+                    copy_word(&to.beyond[n], row - odd + TILE * PARTS, 0,
+                              beyond_odd(at));
+                continue;
+            }
+#pragma unroll
+            for (int k = 0; k < PER_WORD; k++) {
+                const int i = w * PER_WORD + k;
+                reinterpret_cast<IN *>(word)[k] = i < left ? row[i * stride] : IN{0};
             }
         }
-        if (HALF && threadIdx.x < count) {
-            const int last = TILE * PARTS - 1;
-            const IN *row = from + threadIdx.x * state_stride;
-            if (is_odd(row))
-                copy_async<4>(&to.beyond[threadIdx.x], row + last,
-                              bytes_of(left - last, 4));
-        }
-        return;
-    }
-    const int p = threadIdx.x % STATE_PIECES, first = p * PER_PIECE;
-    const int states = blockDim.x / STATE_PIECES;
-    const int bytes = bytes_of(left - first, 16);
-    from += threadIdx.x / STATE_PIECES * state_stride + first * stride;
-#pragma unroll 1
-    for (int n = threadIdx.x / STATE_PIECES; n < count;
-         n += states, from += states * state_stride) {
-        uint4 *piece = &to.piece[n][piece_at(p)];
-        if (how == IN_PIECES) {
-            copy_async<16>(piece, from, bytes);
-            if (first < further)
-                prefetch(from + TILE * PARTS);
-            continue;
-        }
-#pragma unroll 1
-        for (int k = 0; k < PER_PIECE; k++)
-            reinterpret_cast<IN *>(piece)[k] =
-                first + k < left ? from[k * stride] : IN{0};
     }
 }
 
