@@ -210,7 +210,8 @@ INLINE void unpack_run(float (&to)[count], const run<half, count> &r, bool is_f1
     }
 }
 
-template <int count> INLINE run<half, count> pack_run(const float (&from)[count], bool is_f16) {
+template <int count>
+INLINE run<half, count> pack_run(const float (&from)[count], bool is_f16) {
     run<half, count> r;
     if (is_f16) {
 #pragma unroll

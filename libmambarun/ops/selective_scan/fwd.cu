@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * fwd.cu - forward selective scan. One template; a row of instances.def chooses
- *     IN       f32 or half (f16 or bf16, as u says): type of u, delta, z, out_z, variable
- *              B and C, and of out unless that is fp32
+ *     IN       f32 or half (f16 or bf16, as u says): type of u, delta, z, out_z,
+ *              variable B and C, and of out unless that is fp32
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B and C are staged at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for
@@ -97,8 +97,8 @@ struct coefficients {
     int alternate_B, alternate_C; /* 1: every other one is, 0: all */
 };
 
-/* The same of any B and C. A constant B stays out of h, factors takes it (and a constant
- * C). */
+/* The same of any B and C. A constant B stays out of h, factors takes it (and a
+ * constant C). */
 INLINE void advance_any(steps &s, cell *cells, const value *factors, int channels,
                         const state_tiles &B, const state_tiles &C, coefficients k,
                         int count, int lane) {
@@ -107,7 +107,7 @@ INLINE void advance_any(steps &s, cell *cells, const value *factors, int channel
         const cell own = *cells;
         value a[STEPS], b[STEPS], c[STEPS], h;
         if (k.variable_B)
-            take_any_values(b, B, n, (k.odd_B ^ (k.alternate_B & n)) & 1, k.is_f16, lane);
+            take_any_values(b, B, n, k.odd_B ^ (k.alternate_B & n), k.is_f16, lane);
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             a[i] = decay(s.dt[i], own.rate);
@@ -116,7 +116,7 @@ INLINE void advance_any(steps &s, cell *cells, const value *factors, int channel
         }
         value in = enter(h, s.sum, own, cells, lane);
         if (k.variable_C)
-            take_any_values(c, C, n, (k.odd_C ^ (k.alternate_C & n)) & 1, k.is_f16, lane);
+            take_any_values(c, C, n, k.odd_C ^ (k.alternate_C & n), k.is_f16, lane);
         if (!k.variable_B || !k.variable_C) {
             const value factor = *factors;
 #pragma unroll
@@ -200,12 +200,12 @@ INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
     }
 }
 
-/* The teams' channels. In shared memory, since they are looked at only once per tile. */
+/* The teams' channels. In shared memory: they are looked at only once per tile. */
 struct channels_of_block {
     void *row[ROWS][TEAMS];
     int64_t d[TEAMS], of_delta[TEAMS]; /* its number, and that of its row of delta */
     float D[TEAMS], bias[TEAMS];
-    bool exists[TEAMS]; /* else it is the group's last one again, and nothing is stored */
+    bool exists[TEAMS]; /* else it is the group's last one again: nothing is stored */
     int first, end;     /* tiles of this block */
     float sum[THREADS]; /* of a lane's dt since the last entry of x */
 };
@@ -230,7 +230,9 @@ INLINE void find_channel(channels_of_block &own, const scan_forward &f, int64_t 
     const int64_t of_delta = f.repeat == 1 ? d : d / f.repeat;
 #pragma unroll 1
     for (int i = lane; i < ROWS; i += LANES) {
-        const int64_t n = i == ROWS_B || i == ROWS_C ? g : i == ROWS_DELTA ? of_delta : d;
+        const int64_t n = i == ROWS_B || i == ROWS_C ? g
+                          : i == ROWS_DELTA          ? of_delta
+                                                     : d;
         own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
     }
     if (lane == 0) {
@@ -369,7 +371,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             const value *before = nullptr;
             if (f.pass == FROM_STATES && own.first > 0)
                 before = entry_of(own.first / (CHUNK / TILE) - 1);
-            start_states(p, own.d[team], before, cells, factors, channels, states, lane);
+            start_states(p, own.d[team], before, cells, factors, channels, states,
+                         lane);
             continue;
         }
         __syncwarp();
@@ -399,8 +402,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
             const scan_rows &r = f.rows[which];
             if (!HALF || (which == ROWS_OUT && p.out.dtype_bits == 32))
-                store_floats(s.y, static_cast<float *>(own.row[which][team]), r.time, at,
-                             left, (int)r.how, exchanges[team]);
+                store_floats(s.y, static_cast<float *>(own.row[which][team]), r.time,
+                             at, left, (int)r.how, exchanges[team]);
             else
                 store_halves(s.y, static_cast<uint16_t *>(own.row[which][team]), r.time,
                              at, left, (int)r.how, is_f16, exchanges[team]);
