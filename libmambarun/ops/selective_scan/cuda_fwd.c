@@ -10,10 +10,12 @@
 
 enum {
     THREADS = 128,           /* per block at most */
-    THREAD_UNIT = 64,        /* scan.cuh wants multiples of it */
-    SHARED_BYTES = 6 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
+    THREAD_UNIT = 64,        /* fwd.cuh wants multiples of it */
+    SHARED_BYTES = 5 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
+    PER_BLOCK = 1100000,     /* measured cost of beginning and ending one */
     BUSY_BLOCKS = 3,         /* per multiprocessor: more add little */
     CHUNK = 2048,            /* positions per entry of x */
+    ELEMENT_LANES = 8,       /* at least, if rows are accessed by the element */
     JOIN_THREADS = 128,
     JOIN_BLOCKS = 65535,
     LAYOUTS = 4,
@@ -38,9 +40,9 @@ typedef struct kind {
 
 static const kind kinds[KINDS] = {
     {16,
-     {LAYOUT(half_lanes4, 4, 16, 4, 370, 40), LAYOUT(half_lanes8, 8, 8, 6, 310, 57),
-      LAYOUT(half_lanes16, 16, 8, 5, 330, 57), LAYOUT(half_lanes32, 32, 8, 4, 330, 77)},
-     LAYOUT(half_complex, 32, 8, 3, 330, 200)},
+     {LAYOUT(half_lanes4, 4, 16, 4, 570, 35), LAYOUT(half_lanes8, 8, 8, 6, 430, 55),
+      LAYOUT(half_lanes16, 16, 8, 5, 470, 59), LAYOUT(half_lanes32, 32, 8, 4, 520, 80)},
+     LAYOUT(half_complex, 32, 8, 3, 520, 200)},
     {32,
      {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57), LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
       LAYOUT(f32_lanes16, 16, 8, 5, 330, 57), LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
@@ -121,7 +123,18 @@ static double estimate(const scan_forward *f, const layout *l, int64_t chunks) {
     const int64_t positions =
         chunks > 1 ? CHUNK : divide_up(f->p.u.shape[2], tile) * tile;
     const int64_t cost = l->per_step + l->per_state * f->p.A.shape[1];
-    return (double)time * (double)(channels * cost) * (double)positions;
+    return (double)time * ((double)(channels * cost) * (double)positions + PER_BLOCK);
+}
+
+/* Whether rows are read or written by the element, which takes many lanes to a channel:
+ * it is they that have several accesses in flight. */
+static bool has_elements(const scan_forward *f) {
+    static const int rows[] = {ROWS_U, ROWS_DELTA, ROWS_Z, ROWS_OUT, ROWS_OUT_Z};
+    bool has = false;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        has = has ||
+              (f->rows[rows[i]].data != NULL && f->rows[rows[i]].how == IN_ELEMENTS);
+    return has;
 }
 
 /* Few lanes to a channel cost least if there are channels enough and tiles are full;
@@ -135,6 +148,8 @@ static const layout *choose_layout(const scan_forward *f, const kind *k,
         const layout *l = &k->real[i];
         if (choose_threads(f, l) / l->lanes * channel_bytes(&f->p) > SHARED_BYTES)
             break;
+        if (l->lanes < ELEMENT_LANES && has_elements(f))
+            continue;
         if (estimate(f, l, chunks) < estimate(f, best, chunks))
             best = l;
     }
