@@ -348,14 +348,12 @@ INLINE float softplus(float x) {
 /* The slope of softplus where its value is y >= 0: 1 - e^-y, right to 3e-7 for small y
  * too. */
 INLINE float softplus_slope(float y) {
-    /* Taylor, of (1 - e^-y) / y. */
-    float p = fmaf(y, -2.4801587e-5f, 1.9841270e-4f);
-    p = fmaf(-y, p, 1.3888889e-3f);
-    p = fmaf(-y, p, 8.3333333e-3f);
-    p = fmaf(-y, p, 4.1666667e-2f);
-    p = fmaf(-y, p, 1.6666667e-1f);
-    p = fmaf(-y, p, 0.5f);
-    p = fmaf(-y, p, 1.0f);
+    /* Minimax for the relative error of (1 - e^-y) / y on [0, 0.5], 1 at 0. */
+    float p = fmaf(-0.0011234042f, y, 0.008189614f);
+    p = fmaf(p, y, -0.041630074f);
+    p = fmaf(p, y, 0.16666242f);
+    p = fmaf(p, y, -0.49999982f);
+    p = fmaf(p, y, 1.0f);
     return y > 0.5f ? 1.0f - exp2_fast(-LOG2E * y) : p * y;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * bwd.cu - backward selective scan. One template; a row of instances.def chooses
- *     IN       f32, f16 or bf16: type of u, delta, z and their gradients
+ *     IN       f32 or half (f16 or bf16, as u says): type of u, delta, z, their
+ *              gradients, variable B and C, and of out and dout unless those are fp32
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B, C are staged, and whose dB, dC are summed, at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for
@@ -25,24 +26,12 @@
  * registers, over warps in shared memory, over blocks by bwd_sum.cu; always in the same
  * order, unless blocks have to share a slice.
  */
-#include "cuda_scan.h"
-#include "bwd.cuh"
+#include "turns.cuh"
 
 constexpr int PAIR = 2 * STEPS * PARTS;     /* numbers of dB and dC in a lane */
 constexpr int KEPT = PAIR * LANES / 32;     /* of them after the sum over teams */
 constexpr int QUADS = 2 * TILE * PARTS / 4; /* float4 of dB and dC of a state's tile */
 static_assert(KEPT % 4 == 0, "lanes store quads");
-
-/* Of a tensor whose type is IN or f32. */
-union either_runs {
-    runs<IN> in;
-    runs<f32> full;
-};
-
-union either_exchange {
-    exchange<IN> in;
-    exchange<f32> full;
-};
 
 /* A lane's steps of a tile. */
 struct steps {
@@ -191,6 +180,46 @@ INLINE complex lane_after(complex x, complex last, int reach) {
     return {lane_after(x.re, last.re, reach), lane_after(x.im, last.im, reach)};
 }
 
+/* The state that comes in to this lane's steps, h = a h + b, if `first` comes in to the
+ * team's; leaves in h what it hands on. */
+INLINE value take_turn_right(const value (&a)[STEPS], const value (&b)[STEPS],
+                             value first, value &h, int lane) {
+    value in = first;
+    h = first;
+#pragma unroll 1
+    for (int k = 0; k < LANES; k++) {
+        const value before = lane_before<LANES>(h, first);
+        if (lane != k)
+            continue;
+        h = in = before;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            h = multiply_add(a[i], h, b[i]);
+    }
+    return in;
+}
+
+/* As take_turn_right, to the left: g = v + conj(a of the next step) g; leaves in `left`
+ * what the lane hands on. */
+INLINE value take_turn_left(const value (&a)[STEPS], const value (&v)[STEPS], value last,
+                            value &left, int reach, int lane) {
+    value in = zero_value();
+    left = in;
+#pragma unroll 1
+    for (int k = LANES - 1; k >= 0; k--) {
+        const value after = lane_after(left, last, reach);
+        if (lane != k)
+            continue;
+        in = after;
+        value g = v[STEPS - 1] + in;
+#pragma unroll
+        for (int i = STEPS - 2; i >= 0; i--)
+            g = multiply_add(conjugate(a[i + 1]), g, v[i]);
+        left = conjugate(a[0]) * g;
+    }
+    return in;
+}
+
 /* Sums over the teams of a warp: each round a lane gives away one half of its numbers
  * and adds what it gets to the other, so that a lane ends with the first KEPT places
  * filled. bwd_sum.cu knows which numbers these are. */
@@ -245,7 +274,7 @@ struct channel {
     int64_t d;
     const value *A,
         *edge;           /* edge: in lane 0 the states before the tile, else adjoints */
-    value *adjoint, *dA; /* behind dA, for all states, the gradient of the factor */
+    value *adjoint, *dA; /* behind dA, for all states, those of constant B and C */
     bool has_edge;       /* or it is zero */
 };
 
@@ -253,66 +282,93 @@ INLINE value read_constant(const mbr_tensor &t, int64_t d, int n) {
     return static_cast<const value *>(t.data)[d * t.stride[0] + n * t.stride[1]];
 }
 
-/* The constant factor of K. */
-INLINE value factor_of(const mbr_selective_scan_bwd_params &p, int64_t d, int n) {
-    value factor = one_value();
-    if (p.B.ndim != 4)
-        factor = read_constant(p.B, d, n);
-    if (p.C.ndim != 4)
-        factor = factor * read_constant(p.C, d, n);
-    return factor;
+/* A lane's values of state n of variable B or C, else `constant`. */
+INLINE void take_or_fill(value (&v)[STEPS], const state_tiles &tile, int n,
+                         bool variable, value constant, int odd, bool is_f16,
+                         int lane) {
+    if (variable) {
+        take_any_values(v, tile, n, odd & 1, is_f16, lane);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < STEPS; i++)
+        v[i] = constant;
+}
+
+/* x, for a rare branch: else the compiler does what stands there beforehand, and
+ * replaces the branch by selections that always cost. */
+INLINE int rarely(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 /* What is read from memory for a state, one state ahead. */
 struct cursor {
     value A, edge;
+    const value *from; /* of A */
 };
 
-INLINE cursor read_cursor(const channel &c, int64_t A_stride, int n) {
-    return {c.A[n * A_stride], c.has_edge ? c.edge[n] : zero_value()};
+INLINE void read_cursor(cursor &next, const channel &c, int n) {
+    next.A = *next.from;
+    next.edge = c.has_edge ? c.edge[n] : zero_value();
 }
 
-/* `count` states from n on over a tile; B, C: their tiles; partial: of this warp. If
- * both vary there is no constant factor. */
-template <bool both_vary>
+/* 1 if every other state's row begins inside a word, or all or none do: 0. */
+INLINE int alternates(const scan_rows &r) {
+    return r.how == IN_WORDS ? (int)r.state & 1 : 0;
+}
+
+/* How B and C come if not both are variable, of one type and begin at words. */
+struct coefficients {
+    bool variable_B, variable_C, is_f16;
+    int odd_B, odd_C;             /* whether the first row is odd */
+    int alternate_B, alternate_C; /* 1: every other one is, 0: all */
+};
+
+/* `count` states from n on over a tile; B, C: their tiles; partial: where this lane's quads go. Plain
+ * B and C are variable, of type T and not odd, and there is no constant factor. */
+template <class T, bool plain>
 INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const channel &c,
-                    cursor &ahead, int n, const coefficients<IN> &B,
-                    const coefficients<IN> &C, int count, bool exists, bool first,
+                    cursor &ahead, int n, const state_tiles &B, const state_tiles &C,
+                    const coefficients &of, int count, bool exists, bool first,
                     float4 *partial, const place &at) {
     const float scale = PARTS; /* of dy */
     const int states = (int)p.A.shape[1], lane = at.lane;
     const int reach = reach_of<LANES>((at.left - 1) / STEPS);
-    const bool variable_B = p.B.ndim == 4, variable_C = p.C.ndim == 4;
+    const bool whole = at.left == TILE;
+    const auto is_real = [&](int i) { return at.first + i < at.left; };
 #pragma unroll 1
     for (int k = 0; k < count; k++, n++) {
         const value A = ahead.A, edge = ahead.edge, rate = rate_of(A);
-        ahead = read_cursor(c, p.A.stride[1], n + 1 < states ? n + 1 : n);
+        if (n + 1 < states) {
+            ahead.from += p.A.stride[1];
+            read_cursor(ahead, c, n + 1);
+        }
         value Bn[STEPS], Cn[STEPS], factor = one_value();
-        if (both_vary || variable_B) {
-            take_values(Bn, B, k, lane);
+        if constexpr (plain) {
+            take_values<T>(Bn, B, k, lane);
+            take_values<T>(Cn, C, k, lane);
         } else {
-#pragma unroll
-            for (int i = 0; i < STEPS; i++)
-                Bn[i] = one_value();
+            value constant_C = one_value();
+            if (!of.variable_B)
+                factor = read_constant(p.B, c.d, n);
+            if (!of.variable_C)
+                constant_C = read_constant(p.C, c.d, n);
+            take_or_fill(Bn, B, k, of.variable_B, one_value(),
+                         of.odd_B ^ (of.alternate_B & n), of.is_f16, lane);
+            take_or_fill(Cn, C, k, of.variable_C, constant_C,
+                         of.odd_C ^ (of.alternate_C & n), of.is_f16, lane);
         }
-        if (both_vary || variable_C) {
-            take_values(Cn, C, k, lane);
-        } else {
-#pragma unroll
-            for (int i = 0; i < STEPS; i++)
-                Cn[i] = one_value();
-        }
-        if (!both_vary)
-            factor = factor_of(p, c.d, n);
 
         value a[STEPS], b[STEPS];
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
             a[i] = decay(s.dt[i], rate);
-        if (!at.whole && !is_finite(A)) { /* 0 times A is not 0 then */
+        if (!whole && !is_finite(A)) { /* 0 times A is not 0 then */
+            const int left = rarely(at.left - at.first);
 #pragma unroll
             for (int i = 0; i < STEPS; i++)
-                a[i] = at.first + i < at.left ? a[i] : one_value();
+                a[i] = i < left ? a[i] : one_value();
         }
         value h = zero_value(), g = zero_value();
 #pragma unroll
@@ -325,223 +381,173 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
         value v[STEPS]; /* dh without what comes from the right */
 #pragma unroll
         for (int i = STEPS - 1; i >= 0; i--) {
-            v[i] = (scale * s.dy[i]) * conjugate(both_vary ? Cn[i] : factor * Cn[i]);
+            v[i] = (scale * s.dy[i]) * conjugate(plain ? Cn[i] : factor * Cn[i]);
+            if (!plain && !is_real(i)) /* a constant factor may be infinite there too */
+                v[i] = zero_value();
             g = i == STEPS - 1 ? v[i] : multiply_add(conjugate(a[i + 1]), g, v[i]);
             if (i == STEPS - 1 && lane == LANES - 1)
                 g = g + edge;
         }
         g = conjugate(a[0]) * g;
-        value product = decay(s.sum, rate), back = conjugate(product);
-        scan_right<LANES>(product, h);
-        scan_left<LANES>(back, g, reach);
-        h = lane_before<LANES>(h, edge);
+        /* A tile that is not whole is the last, with no adjoint on its right. */
+        const value after = whole ? edge : zero_value();
+        value product = decay(s.sum, rate), back = conjugate(product), left;
+        if (must_take_turns(product)) {
+            h = take_turn_right(a, b, edge, g, lane);
+            g = take_turn_left(a, v, after, left, reach, lane);
+        } else {
+            scan_right<LANES>(product, h);
+            scan_left<LANES>(back, g, reach);
+            left = g;
+            h = lane_before<LANES>(h, edge);
+            g = lane_after(g, after, reach);
+        }
+        if (lane == 0 && exists)
+            c.adjoint[n] = left;
         if (at.first >= at.left) /* its positions do not exist, h may be infinite */
             h = zero_value();
-        if (lane == 0 && exists)
-            c.adjoint[n] = g;
-        /* A tile that is not whole is the last, with no adjoint on its right. */
-        g = lane_after(g, at.whole ? edge : zero_value(), reach);
 
         float pair[PAIR];
-        value dA = zero_value(), dfactor = zero_value();
+        value dA = zero_value(), dB = zero_value(), dC = zero_value(); /* of constants */
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             const value carry = a[i] * h;
             h = carry + b[i];
             b[i] = carry;
             value dK = (scale * s.dy[i]) * conjugate(h);
-            if (!both_vary) {
-                dfactor = multiply_add(dK, conjugate(Cn[i]), dfactor);
+            if (!plain) {
+                dK = is_real(i) ? dK : zero_value();
+                dB = multiply_add(dK, conjugate(Cn[i]), dB);
                 dK = dK * conjugate(factor);
+                dC = dC + dK;
             }
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
                 pair[(STEPS + i) * PARTS + part] = part_of(dK, part);
         }
+        if (!whole) { /* nothing was carried to where there is no position */
+            const int left = rarely(at.left - at.first);
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                b[i] = i < left ? b[i] : zero_value();
+        }
 #pragma unroll
         for (int i = STEPS - 1; i >= 0; i--) {
             g = i == STEPS - 1 ? v[i] + g : multiply_add(conjugate(a[i + 1]), g, v[i]);
-            const value q = g * conjugate(b[i]), dB = s.du[i] * g; /* g: dh */
+            const value q = g * conjugate(b[i]), dB_t = s.du[i] * g; /* g: dh */
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
-                pair[i * PARTS + part] = part_of(dB, part);
+                pair[i * PARTS + part] = part_of(dB_t, part);
             s.s[i] = add_real(s.s[i], g, Bn[i]);
             s.slope[i] = add_real(s.slope[i], q, A);
             dA = multiply_add(s.dt[i], q, dA);
         }
         dA = sum_lanes<LANES>(dA);
-        if (!both_vary)
-            dfactor = sum_lanes<LANES>(dfactor);
+        if (!plain) {
+            dB = sum_lanes<LANES>(dB);
+            dC = sum_lanes<LANES>(dC);
+        }
         if (lane == 0 && exists) {
             add_or_store(c.dA + n, dA, first);
-            if (!both_vary)
-                add_or_store(c.dA + states + n, dfactor, first);
+            if (!plain) {
+                add_or_store(c.dA + states + n, dB, first);
+                add_or_store(c.dA + 2 * states + n, dC, first);
+            }
         }
-        if (!both_vary && !variable_B && !variable_C)
+        if (!plain && !of.variable_B && !of.variable_C)
             continue;
+        if (!exists) { /* 0 times an infinite B or C is not 0 */
+            const int zero = rarely(0);
+#pragma unroll
+            for (int i = 0; i < PAIR; i++)
+                pair[i] = __int_as_float(zero);
+        }
         sum_teams(pair);
 #pragma unroll
         for (int i = 0; i < KEPT; i += 4)
-            partial[k * QUADS + i / 4 * 32 + threadIdx.x % 32] =
+            partial[i / 4 * 32] =
                 make_float4(pair[i], pair[i + 1], pair[i + 2], pair[i + 3]);
+        partial += QUADS;
     }
 }
 
 /* ---- a tile -------------------------------------------------------------------------
  */
 
-INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
-    return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
+INLINE float read_scalar(const mbr_tensor &t, int64_t i) {
+    return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : 0.0f;
 }
 
-template <class T> INLINE T *row_of(const mbr_tensor &t, int64_t b, int64_t d) {
-    return static_cast<T *>(t.data) + b * t.stride[0] + d * t.stride[1];
+/* A lane's run of a row of fp32 with any stride, without having been fetched; 0 where
+ * there is nothing. */
+INLINE void load_floats(float (&v)[STEPS], const float *row, int64_t stride,
+                        const place &at, exchange &team) {
+    float *words = reinterpret_cast<float *>(team.piece);
+    const float *from = row + (start_of(at.tile) + at.lane) * stride;
+    __syncwarp();
+#pragma unroll 4
+    for (int i = at.lane; i < TILE; i += LANES, from += LANES * stride)
+        words[i] = i < at.left ? *from : 0.0f;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < STEPS; i++)
+        v[i] = words[at.first + i];
 }
 
-/* What a block keeps of rows in shared memory: the next tile's runs. */
-struct stage {
-    runs<IN> u[2], delta, z; /* u is asked for again when a tile is finished */
-    either_runs dout, out;
+/* The teams' channels. In shared memory, since they are looked at only once per tile. */
+struct teams_of_block {
+    void *row[BACK_ROWS][TEAMS];
+    float D[TEAMS], bias[TEAMS];
 };
 
-/* A channel of a batch entry. */
-struct rows {
-    const IN *u, *delta, *z;
-    int64_t b, d;
-    bool exists;
-    float D, bias;
-};
+/* What a lane needs to move rows. */
+struct mover {
+    const scan_backward &f;
+    const teams_of_block &own;
+    const team_runs *runs; /* BACK_FETCHED, and behind them the other tile's of u */
+    exchange &team;
+    place at;
+    int tile;
+    bool exists, is_f16;
 
-template <class T> INLINE T *row_of(const mbr_tensor &t, const rows &r) {
-    return row_of<T>(t, r.b, r.d);
-}
-
-INLINE bool is_full(const mbr_tensor &t) {
-    return same_type<IN, f32>::value || t.dtype_bits == 32;
-}
-
-INLINE void fetch_either(either_runs &to, const mbr_tensor &t, const rows &r,
-                         const place &at) {
-    if (is_full(t))
-        fetch_run(to.full, row_of<f32>(t, r), at);
-    else
-        fetch_run(to.in, row_of<IN>(t, r), at);
-}
-
-/* Asks the second-level cache for this lane's run of a row that is not wide. */
-INLINE void prefetch_run(const mbr_tensor &t, const rows &r, int64_t d,
-                         const place &at) {
-    const int64_t bytes = t.dtype_bits / 8;
-    if (at.first < at.left)
-        prefetch(static_cast<const char *>(t.data) +
-                 (r.b * t.stride[0] + d * t.stride[1] +
-                  (at.start + at.first) * t.stride[2]) *
-                     bytes);
-}
-
-/* Begins to copy a tile's wide rows. */
-INLINE void fetch_rows(stage &to, const scan_backward &f, const rows &r,
-                       const place &at, int parity) {
-    const mbr_selective_scan_bwd_params &p = f.p;
-    if (f.wide & WIDE_U)
-        fetch_run(to.u[parity], r.u, at);
-    else
-        prefetch_run(p.u, r, r.d, at);
-    if (f.wide & WIDE_DELTA)
-        fetch_run(to.delta, r.delta, at);
-    else
-        prefetch_run(p.delta, r, r.d / f.repeat, at);
-    if (f.wide & WIDE_DOUT)
-        fetch_either(to.dout, p.dout, r, at);
-    else
-        prefetch_run(p.dout, r, r.d, at);
-    if (!p.z.data)
-        return;
-    if (f.wide & WIDE_Z)
-        fetch_run(to.z, r.z, at);
-    else
-        prefetch_run(p.z, r, r.d, at);
-    if (f.wide & WIDE_OUT)
-        fetch_either(to.out, p.out, r, at);
-    else
-        prefetch_run(p.out, r, r.d, at);
-}
-
-INLINE void take_row(float (&v)[STEPS], const runs<IN> &from, const IN *row,
-                     int64_t stride, const place &at, bool wide,
-                     either_exchange &team) {
-    if (wide)
-        take_run(v, from);
-    else
-        load_steps(v, row, stride, at, team.in);
-}
-
-INLINE void take_either(float (&v)[STEPS], const either_runs &from, const mbr_tensor &t,
-                        const rows &r, const place &at, bool wide,
-                        either_exchange &team) {
-    if (is_full(t)) {
-        if (wide)
-            take_run(v, from.full);
+    INLINE bool is_full(int which) const {
+        return !HALF || f.full >> which & 1;
+    }
+    INLINE void *row(int which) const {
+        return own.row[which][threadIdx.x / LANES];
+    }
+    INLINE bool is_odd_row(int which) const {
+        return f.rows[which].how == IN_WORDS && is_odd(static_cast<const IN *>(row(which)));
+    }
+    INLINE void take(float (&v)[STEPS], int which) const {
+        const int slot = which == BACK_U && tile % 2 ? BACK_FETCHED : which;
+        if (HALF && is_full(which))
+            load_floats(v, static_cast<const float *>(row(which)), f.rows[which].time,
+                        at, team);
         else
-            load_steps(v, row_of<f32>(t, r), t.stride[2], at, team.full);
-    } else {
-        take_row(v, from.in, row_of<IN>(t, r), t.stride[2], at, wide, team);
+            take_run(v, runs[slot], is_odd_row(which), is_f16, at.lane);
     }
-}
-
-/* A dense row of 16-bit values from an address that is only aligned to one: in words,
- * by lanes that lie side by side, but for the first and the last value. */
-template <class T>
-INLINE void store_odd_run(const float (&v)[STEPS], T *row, const place &at, int left,
-                          exchange<T> &team) {
-    const run<T, STEPS> r = pack_run<T>(v);
-    uint4 *piece = reinterpret_cast<uint4 *>(team.at);
-    __syncwarp();
-#pragma unroll
-    for (int j = 0; j < PIECES<T>; j++)
-        piece[at.lane * PIECES<T> + j] = make_uint4(
-            r.word[4 * j], r.word[4 * j + 1], r.word[4 * j + 2], r.word[4 * j + 3]);
-    __syncwarp();
-    T *to = row + at.start;
-    const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
-    const uint32_t *words = reinterpret_cast<const uint32_t *>(team.at);
-#pragma unroll
-    for (int i = at.lane; i < TILE / 2; i += LANES) {
-        const int first = 2 * i + odd;
-        const uint32_t word =
-            __funnelshift_r(words[i], words[min(i + 1, TILE / 2 - 1)], 16 * odd);
-        if (first + 1 < left)
-            *reinterpret_cast<uint32_t *>(to + first) = word;
-        else if (first < left)
-            to[first] = T{(uint16_t)word};
+    INLINE void store(const float (&v)[STEPS], int which) const {
+        const scan_rows &r = f.rows[which];
+        const int left = exists ? at.left : 0;
+        if (is_full(which))
+            store_floats(v, static_cast<float *>(row(which)), r.time, at, left,
+                         (int)r.how, team);
+        else
+            store_halves(v, static_cast<uint16_t *>(row(which)), r.time, at, left,
+                         (int)r.how, is_f16, team);
     }
-    if (odd && at.lane == 0 && left > 0)
-        to[0] = team.at[0];
-}
-
-INLINE void store_row(const float (&v)[STEPS], const mbr_tensor &t, const rows &r,
-                      const place &at, bool wide, either_exchange &team) {
-    const int left = r.exists ? at.left : 0;
-    if constexpr (sizeof(IN) == 2) {
-        if (!wide && t.stride[2] == 1) {
-            store_odd_run(v, row_of<IN>(t, r), at, left, team.in);
-            return;
-        }
-    }
-    store_steps(v, row_of<IN>(t, r), t.stride[2], at, left, wide, team.in);
-}
+};
 
 /* dy, and with a gate dz and out_z. These may lie in the memory of z, dout or out:
  * everything is read before anything is written. */
-INLINE void take_dy(steps &s, const stage &from, const scan_backward &f, const rows &r,
-                    const place &at, either_exchange &team) {
-    const mbr_selective_scan_bwd_params &p = f.p;
-    take_either(s.dy, from.dout, p.dout, r, at, f.wide & WIDE_DOUT, team);
-    if (!p.z.data)
+INLINE void take_dy(steps &s, const mover &m) {
+    m.take(s.dy, BACK_DOUT);
+    if (m.f.rows[BACK_Z].data == nullptr)
         return;
     float z[STEPS], out[STEPS];
-    take_row(z, from.z, r.z, p.z.stride[2], at, f.wide & WIDE_Z, team);
-    take_either(out, from.out, p.out, r, at, f.wide & WIDE_OUT, team);
+    m.take(z, BACK_Z);
+    m.take(out, BACK_OUT);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
         const float gate = sigmoid(z[i]), silu = z[i] * gate;
@@ -550,33 +556,35 @@ INLINE void take_dy(steps &s, const stage &from, const scan_backward &f, const r
         s.dy[i] *= silu;
     }
     __syncwarp();
-    store_row(z, p.dz, r, at, f.wide & WIDE_DZ, team);
-    if (p.out_z.data)
-        store_row(out, p.out_z, r, at, f.wide & WIDE_OUT_Z, team);
+#pragma unroll 1
+    for (int which = BACK_DZ; which <= BACK_OUT_Z; which++) {
+        if (m.f.rows[which].data != nullptr)
+            m.store(z, which);
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            z[i] = out[i];
+    }
 }
 
 /* A tile's steps before its states; those that do not exist are all zero. */
-INLINE void take_steps(steps &s, const stage &from, const scan_backward &f,
-                       const rows &r, const place &at, int parity,
-                       either_exchange &team) {
-    const mbr_selective_scan_bwd_params &p = f.p;
-    take_row(s.dt, from.delta, r.delta, p.delta.stride[2], at, f.wide & WIDE_DELTA,
-             team);
-    take_row(s.du, from.u[parity], r.u, p.u.stride[2], at, f.wide & WIDE_U, team);
-    if (p.delta_softplus) {
+INLINE void take_steps(steps &s, const mover &m) {
+    const float bias = m.own.bias[threadIdx.x / LANES];
+    m.take(s.dt, BACK_DELTA);
+    m.take(s.du, BACK_U);
+    if (m.f.p.delta_softplus) {
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
-            s.dt[i] = softplus(s.dt[i] + r.bias);
+            s.dt[i] = softplus(s.dt[i] + bias);
     } else {
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
-            s.dt[i] += r.bias;
+            s.dt[i] += bias;
     }
-    take_dy(s, from, f, r, at, team);
-    if (!at.whole || !r.exists) {
+    take_dy(s, m);
+    if (m.at.left < TILE || !m.exists) {
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
-            const bool real = r.exists && at.first + i < at.left;
+            const bool real = m.exists && m.at.first + i < m.at.left;
             s.dt[i] = real ? s.dt[i] : 0.0f;
             s.du[i] = real ? s.du[i] : 0.0f;
             s.dy[i] = real ? s.dy[i] : 0.0f;
@@ -592,19 +600,17 @@ INLINE void take_steps(steps &s, const stage &from, const scan_backward &f,
 }
 
 /* du and ddelta of a tile from what its states left. */
-INLINE void finish(steps &s, const stage &from, const scan_backward &f, const rows &r,
-                   const place &at, int parity, either_exchange &team, float &dD,
-                   float &dbias) {
-    const mbr_selective_scan_bwd_params &p = f.p;
+INLINE void finish(steps &s, const mover &m, float &dD, float &dbias) {
+    const float D = m.own.D[threadIdx.x / LANES];
     float u[STEPS];
-    take_row(u, from.u[parity], r.u, p.u.stride[2], at, f.wide & WIDE_U, team);
+    m.take(u, BACK_U);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
         dD = fmaf(s.dy[i], u[i], dD);
         s.slope[i] = fmaf(s.s[i], u[i], s.slope[i]);
-        s.s[i] = fmaf(s.s[i], s.dt[i], r.D * s.dy[i]);
+        s.s[i] = fmaf(s.s[i], s.dt[i], D * s.dy[i]);
     }
-    if (p.delta_softplus) {
+    if (m.f.p.delta_softplus) {
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
             s.slope[i] *= softplus_slope(s.dt[i]);
@@ -612,24 +618,26 @@ INLINE void finish(steps &s, const stage &from, const scan_backward &f, const ro
 #pragma unroll
     for (int i = 0; i < STEPS; i++)
         dbias += s.slope[i];
-    store_row(s.s, p.du, r, at, f.wide & WIDE_DU, team);
-    if (f.repeat == 1)
-        store_row(s.slope, p.ddelta, r, at, f.wide & WIDE_DDELTA, team);
-    else
-        store_steps(s.slope,
-                    reinterpret_cast<f32 *>(f.rows) +
-                        (r.b * p.u.shape[1] + r.d) * f.padded,
-                    1, at, r.exists ? at.left : 0, true, team.full);
+#pragma unroll 1
+    for (int which = BACK_DU; which <= BACK_DDELTA; which++) {
+        m.store(s.s, which);
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            s.s[i] = s.slope[i];
+    }
 }
 
 /* Sums the warps' parts of `count` states and writes the block's, or adds them to those
  * of the blocks that share the slice. */
 INLINE void add_partial(float4 *to, const float4 *from, int count, bool shared) {
     const int warps = blockDim.x / 32;
+#pragma unroll 1
     for (int i = threadIdx.x; i < count * QUADS; i += blockDim.x) {
         float4 sum = from[i];
-#pragma unroll 1
-        for (int w = 1; w < warps; w++) {
+#pragma unroll
+        for (int w = 1; w < THREADS / 32; w++) {
+            if (w >= warps)
+                break;
             const float4 more = from[w * (STATES * QUADS) + i];
             sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
         }
@@ -642,130 +650,159 @@ INLINE void add_partial(float4 *to, const float4 *from, int count, bool shared) 
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER scan_backward f) {
-    __shared__ coefficients<IN> B_tiles[2], C_tiles[2];
-    __shared__ stage staged;
-    __shared__ either_exchange exchanges[THREADS / LANES];
-    __shared__ float4 partials[2][THREADS / 32 * STATES * QUADS];
+    __shared__ state_tiles B_tiles[2], C_tiles[2];
+    __shared__ team_runs runs[BACK_FETCHED + 1];
+    __shared__ exchange exchanges[TEAMS];
+    __shared__ teams_of_block own;
+    __shared__ float4 partials[THREADS / 32 * STATES * QUADS];
     const mbr_selective_scan_bwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
-    const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
+    const int states = (int)p.A.shape[1], tiles = (int)f.tiles;
+    const int last_stage = (states - 1) / STATES * STATES;
     const int64_t length = p.u.shape[2];
-    const bool variable_B = p.B.ndim == 4, variable_C = p.C.ndim == 4;
-    const bool any_variable = variable_B || variable_C;
-    either_exchange &own = exchanges[team];
-    const int warp_partial = threadIdx.x / 32 * (STATES * QUADS);
-    int buffer = 0;
+    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
+    float4 *own_partial =
+        partials + threadIdx.x / 32 * (STATES * QUADS) + threadIdx.x % 32;
 
-    for (int64_t block = blockIdx.x; block < f.blocks; block += gridDim.x) {
-        const int64_t of_group = block / f.blocks_per_group;
-        const int64_t b = of_group / f.groups, g = of_group % f.groups;
-        const int64_t in_group = block % f.blocks_per_group * channels + team;
-        /* A team without a channel reads the group's last one as zeros, stores nothing.
-         */
-        const bool exists = in_group < f.width;
-        const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
-        const int64_t row = b * p.u.shape[1] + d;
-        const int64_t slice = block % f.blocks_per_group % f.slices;
-        const rows r = {row_of<IN>(p.u, b, d),
-                        row_of<IN>(p.delta, b, d / f.repeat),
-                        row_of<IN>(p.z, b, d),
-                        b,
-                        d,
-                        exists,
-                        read_scalar(p.D, d, 0.0f),
-                        read_scalar(p.delta_bias, d / f.repeat, 0.0f)};
-        float *sums = f.sums + row * (SUMS_VALUES + 2 * PARTS * states);
-        float4 *partial =
-            reinterpret_cast<float4 *>(f.partial) +
-            ((slice * p.u.shape[0] + b) * f.groups + g) * f.tiles * states * QUADS;
-        float dD = 0.0f, dbias = 0.0f;
-        channel c;
-        c.d = d;
-        c.A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
-        c.adjoint = reinterpret_cast<value *>(f.adjoint) + row * states;
-        c.dA = reinterpret_cast<value *>(sums + SUMS_VALUES);
-
-        const auto at_tile = [&](int64_t tile) {
-            const int64_t start = tile * TILE;
-            const int left = (int)min((int64_t)TILE, length - start);
-            return place{start, lane * STEPS, left, lane, left == TILE};
-        };
-        const auto fetch_states = [&](int64_t tile, int n) {
-            const int count = min(STATES, states - n);
-            const int64_t start = tile * TILE;
-            const int left = (int)min((int64_t)TILE, length - start);
-            if (variable_B)
-                fetch_values(B_tiles[buffer],
-                             row_of<IN>(p.B, b, g) + n * p.B.stride[2] +
-                                 start * PARTS * p.B.stride[3],
-                             p.B.stride[2], p.B.stride[3], count, left,
-                             f.wide & WIDE_B);
-            if (variable_C)
-                fetch_values(C_tiles[buffer],
-                             row_of<IN>(p.C, b, g) + n * p.C.stride[2] +
-                                 start * PARTS * p.C.stride[3],
-                             p.C.stride[2], p.C.stride[3], count, left,
-                             f.wide & WIDE_C);
-        };
-        /* Of the stage before, which waits for a barrier to be added up. */
-        float4 *waiting = nullptr;
-        int waiting_count = 0;
-
-        fetch_states(f.tiles - 1, 0);
-        fetch_rows(staged, f, r, at_tile(f.tiles - 1), (f.tiles - 1) % 2);
+    const int64_t block = f.first_block + blockIdx.x;
+    const int64_t of_group = block / f.blocks_per_group;
+    const int64_t in_group = block - of_group * f.blocks_per_group;
+    const int64_t b = of_group / f.groups, g = of_group - b * f.groups;
+    const int64_t at_channel = in_group * (blockDim.x / LANES) + team;
+    /* A team without a channel reads the group's last one as zeros, stores nothing. */
+    const bool exists = at_channel < f.width;
+    const int64_t d = g * f.width + (exists ? at_channel : f.width - 1);
+    const int64_t row = b * p.u.shape[1] + d, row_of_delta = d / f.repeat;
 #pragma unroll 1
-        for (int64_t tile = f.tiles - 1; tile >= 0; tile--) {
-            const place at = at_tile(tile);
-            const int parity = tile % 2;
-            const bool first = tile == f.tiles - 1;
-            steps s;
+    for (int i = lane; i < BACK_ROWS; i += LANES) {
+        const int64_t n = i == BACK_B || i == BACK_C ? g
+                          : i == BACK_DELTA || (i == BACK_DDELTA && f.repeat == 1)
+                              ? row_of_delta
+                              : d;
+        own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
+    }
+    own.D[team] = read_scalar(p.D, d);
+    own.bias[team] = read_scalar(p.delta_bias, row_of_delta);
+
+    float *sums = f.sums + row * (SUMS_VALUES + 3 * PARTS * states);
+    float4 *partial = reinterpret_cast<float4 *>(f.partial) +
+                      ((in_group % f.slices * p.u.shape[0] + b) * f.groups + g) * tiles *
+                          states * QUADS;
+    float dD = 0.0f, dbias = 0.0f;
+    channel c;
+    c.d = d;
+    c.A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
+    c.adjoint = reinterpret_cast<value *>(f.adjoint) + row * states;
+    c.dA = reinterpret_cast<value *>(sums + SUMS_VALUES);
+
+    const auto place_at = [&](int tile) {
+        const int64_t left = length - start_of(tile);
+        return place{tile, lane * STEPS, (int)min((int64_t)TILE, left), left > TILE, lane};
+    };
+    const auto pointer = [&](int which) {
+        return static_cast<const IN *>(own.row[which][team]);
+    };
+    const auto is_odd_row = [&](int which) {
+        return f.rows[which].how == IN_WORDS && is_odd(pointer(which));
+    };
+
+    int buffer = 0;
+    int tile = tiles; /* a pass before the last tile begins to fetch it */
+    asm("" : "+r"(tile)); /* else that pass gets code of its own */
+#pragma unroll 1
+    for (; tile >= 0; tile--) {
+        const bool is_tile = tile < tiles, first = tile == tiles - 1;
+        const mover m = {f, own, runs, exchanges[team], place_at(tile), tile, exists, is_f16};
+        steps s;
+        cursor ahead;
+        if (is_tile) {
             c.edge = lane == 0 ? reinterpret_cast<const value *>(f.entry) +
-                                     (row * f.tiles + tile) * states
+                                     (row * tiles + tile) * states
                                : c.adjoint;
             c.has_edge = exists && (lane == 0 ? tile > 0 : lane == LANES - 1 && !first);
-            __syncwarp(); /* adjoints come from another lane */
-            cursor ahead = read_cursor(c, p.A.stride[1], 0);
-            copies_wait();
-            take_steps(s, staged, f, r, at, parity, own);
-
+            ahead.from = c.A;
+            read_cursor(ahead, c, 0);
+        }
 #pragma unroll 1
-            for (int n = 0; n < states; n += STATES) {
-                const int count = min(STATES, states - n);
-                if (n > 0)
-                    copies_wait();
-                __syncthreads(); /* this stage is there, and all is free of the last */
-                const coefficients<IN> &B = B_tiles[buffer], &C = C_tiles[buffer];
-                float4 *own_partial = partials[buffer] + warp_partial;
-                buffer ^= 1;
-                if (n + STATES < states)
-                    fetch_states(tile, n + STATES);
-                else if (tile > 0)
-                    fetch_states(tile - 1, 0);
-                if (n == 0 && tile > 0)
-                    fetch_rows(staged, f, r, at_tile(tile - 1), parity ^ 1);
-                if (waiting)
-                    add_partial(waiting, partials[buffer], waiting_count, f.atomic);
-                if (variable_B && variable_C)
-                    reverse<true>(s, p, c, ahead, n, B, C, count, exists, first,
-                                  own_partial, at);
-                else
-                    reverse<false>(s, p, c, ahead, n, B, C, count, exists, first,
-                                   own_partial, at);
-                waiting =
-                    any_variable ? partial + (tile * states + n) * QUADS : nullptr;
-                waiting_count = count;
+        for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
+            const int next = n == last_stage ? tile - 1 : tile;
+            copies_wait();
+            __syncthreads(); /* this stage is there, and all is free of the last */
+            if (is_tile && n == 0) {
+                take_steps(s, m);
+                __syncwarp(); /* a team's lanes copy for each other */
             }
-            finish(s, staged, f, r, at, parity, own, dD, dbias);
+            const state_tiles &B = B_tiles[buffer], &C = C_tiles[buffer];
+            buffer ^= 1;
+            if (next >= 0) {
+                const int from = next == tile ? n + STATES : 0;
+                const place at = place_at(next);
+#pragma unroll 1
+                for (int which = BACK_B; which <= BACK_C; which++) {
+                    const scan_rows &r = f.rows[which];
+                    if (r.data == nullptr)
+                        continue;
+                    state_tiles &to = which == BACK_B ? B_tiles[buffer] : C_tiles[buffer];
+                    const IN *first = pointer(which) + from * r.state +
+                                      start_of(next) * PARTS * r.time;
+                    const int count = min(STATES, states - from);
+                    if (at.left == TILE && r.how == IN_PIECES)
+                        fetch_whole_tiles(to, first, r.state, count, false);
+                    else
+                        fetch_tiles(to, first, r.state, r.time, count, at, (int)r.how);
+                }
+            }
+            if ((n == 0 || !is_tile) && tile > 0) {
+                const place at = place_at(tile - 1);
+#pragma unroll 1
+                for (int which = 0; which < BACK_FETCHED; which++) {
+                    const scan_rows &r = f.rows[which];
+                    const int slot =
+                        which == BACK_U && (tile - 1) % 2 ? BACK_FETCHED : which;
+                    if (r.data == nullptr || (HALF && m.is_full(which)))
+                        continue;
+                    if (at.left == TILE && r.how != IN_ELEMENTS)
+                        fetch_whole_run(runs[slot], pointer(which), at, (int)r.how);
+                    else
+                        fetch_run(runs[slot], pointer(which), r.time, at, (int)r.how);
+                }
+            }
+            if (!is_tile)
+                break;
+            const int count = min(STATES, states - n);
+            if (f.plain && !IS_COMPLEX) {
+                if constexpr (!HALF)
+                    reverse<f32, true>(s, p, c, ahead, n, B, C, {}, count, exists, first,
+                                       own_partial, m.at);
+                else if (is_f16)
+                    reverse<f16, true>(s, p, c, ahead, n, B, C, {}, count, exists, first,
+                                       own_partial, m.at);
+                else
+                    reverse<bf16, true>(s, p, c, ahead, n, B, C, {}, count, exists,
+                                        first, own_partial, m.at);
+            } else {
+                const coefficients of = {f.rows[BACK_B].data != nullptr,
+                                         f.rows[BACK_C].data != nullptr,
+                                         is_f16,
+                                         is_odd_row(BACK_B),
+                                         is_odd_row(BACK_C),
+                                         alternates(f.rows[BACK_B]), alternates(f.rows[BACK_C])};
+                reverse<IN, false>(s, p, c, ahead, n, B, C, of, count, exists, first,
+                                   own_partial, m.at);
+            }
+            if (f.partial != nullptr) {
+                __syncthreads();
+                add_partial(partial + ((int64_t)tile * states + n) * QUADS, partials,
+                            count, f.atomic);
+            }
         }
-        __syncthreads();
-        if (waiting)
-            add_partial(waiting, partials[buffer ^ 1], waiting_count, f.atomic);
-        dD = sum_lanes<LANES>(dD);
-        dbias = sum_lanes<LANES>(dbias);
-        if (lane == 0 && exists) {
-            sums[SUMS_D] = dD;
-            sums[SUMS_BIAS] = dbias;
-        }
-        __syncthreads();
+        if (is_tile)
+            finish(s, m, dD, dbias);
+    }
+    dD = sum_lanes<LANES>(dD);
+    dbias = sum_lanes<LANES>(dbias);
+    if (lane == 0 && exists) {
+        sums[SUMS_D] = dD;
+        sums[SUMS_BIAS] = dbias;
     }
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * bwd_sum.cu - after the backward scan: adds up what its blocks left in the workspace
- * and writes dB, dC, dA, dD, ddelta_bias and grouped ddelta. IN is their type where it
- * is u's.
+ * and writes dB, dC, dA, dD, ddelta_bias and grouped ddelta. WARPS: of a block.
  *
  * A block makes 32 results, one per lane (or one, see sum_bias; or, of few terms, one
  * per thread). Its warps share the terms of a sum out among them, and their parts meet
@@ -10,8 +9,6 @@
  */
 #include "cuda_scan.h"
 #include "variant/device.cuh"
-
-constexpr int WARPS = 8;
 
 typedef float4 part;
 
@@ -35,6 +32,16 @@ INLINE part sum_warps(part own) {
 
 INLINE part nothing() {
     return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
+/* In the tensor's type, which is u's. */
+INLINE void store_any(const mbr_tensor &t, int64_t at, float x) {
+    if (t.dtype_bits == 32)
+        static_cast<float *>(t.data)[at] = x;
+    else
+        static_cast<uint16_t *>(t.data)[at] = t.dtype_code == MBR_FLOAT
+                                                  ? from_float<f16>(x).bits
+                                                  : from_float<bf16>(x).bits;
 }
 
 INLINE int warp_index() {
@@ -70,20 +77,24 @@ INLINE void sum_coefficients(const scan_backward &f, int64_t block) {
         return;
     const int place = (int)(i % quads), lane = place % 32;
     const int number = lane / (int)f.lanes * kept + place / 32 * 4;
-    const bool is_C = number >= of_lane / 2;
+    const bool is_plain = f.channels > 0; /* of bwd_one.cu: dB, then dC */
+    const bool is_C = is_plain ? place >= quads / 2 : number >= of_lane / 2;
     const int64_t state = i / quads % states, tile = i / quads / states % f.tiles;
     const int64_t row = i / quads / states / f.tiles;
     const mbr_tensor &t = is_C ? p.dC : p.dB;
     const int64_t at =
-        (tile * f.lanes + lane % f.lanes) * f.steps * parts + number % (of_lane / 2);
+        is_plain ? place % (quads / 2) * 4
+                 : (tile * f.lanes + lane % f.lanes) * f.steps * parts +
+                       number % (of_lane / 2);
     if (t.ndim != 4)
         return;
-    IN *to = static_cast<IN *>(t.data) + row / f.groups * t.stride[0] +
-             row % f.groups * t.stride[1] + state * t.stride[2];
+    const int64_t to = row / f.groups * t.stride[0] + row % f.groups * t.stride[1] +
+                       state * t.stride[2];
     const float numbers[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
     for (int k = 0; k < 4; k++)
         if (at + k < t.shape[3])
-            to[(at + k) * t.stride[3]] = from_float<IN>(numbers[k]);
+            store_any(t, to + (at + k) * t.stride[3], numbers[k]);
 }
 
 INLINE void store_value(const mbr_tensor &t, int64_t d, int64_t n, complex x) {
@@ -97,41 +108,29 @@ INLINE void store_value(const mbr_tensor &t, int64_t d, int64_t n, complex x) {
     }
 }
 
-INLINE complex load_value(const mbr_tensor &t, int64_t d, int64_t n) {
-    const float *from = static_cast<const float *>(t.data);
-    const int64_t at = d * t.stride[0] + n * t.stride[1];
-    if (t.dtype_code == MBR_COMPLEX)
-        return {from[2 * at], from[2 * at + 1]};
-    return {from[at], 0.0f};
-}
-
 INLINE void store_scalar(const mbr_tensor &t, int64_t i, float x) {
     if (t.data)
         static_cast<float *>(t.data)[i * t.stride[0]] = x;
 }
 
-/* What is summed over the batch only: item 0 of a channel is dD and ddelta_bias, item
- * 1 + n state n of dA and of what is constant of B and C. */
+/* What is summed over the batch only: item 0 of a channel is dD and ddelta_bias, then
+ * come the states of dA and, if B or C is constant, of dB and of dC. */
 INLINE void sum_channel(const scan_backward &f, int64_t block) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
     const int64_t dim = p.u.shape[1], states = p.A.shape[1];
-    const int64_t i = block * 32 + threadIdx.x % 32,
-                  pitch = SUMS_VALUES + 2 * parts * states;
-    const int64_t d = i / (states + 1), n = i % (states + 1) - 1;
-    const bool constant = p.B.ndim != 4 || p.C.ndim != 4;
+    const int64_t items = 1 + states * (p.B.ndim == 4 && p.C.ndim == 4 ? 1 : 3);
+    const int64_t pitch = SUMS_VALUES + 3 * parts * states;
+    const int64_t i = block * 32 + threadIdx.x % 32, d = i / items;
+    const int64_t n = i - d * items - 1;
+    const int64_t first = n < 0 ? SUMS_D : SUMS_VALUES + n * parts,
+                  second = n < 0 ? SUMS_BIAS : first + parts - 1;
     part sum = nothing();
     if (d < dim && f.tiles > 0)
 #pragma unroll 2
         for (int64_t b = warp_index(); b < p.u.shape[0]; b += WARPS) {
             const float *from = f.sums + (b * dim + d) * pitch;
-            if (n < 0) {
-                add(sum, make_float4(from[SUMS_D], from[SUMS_BIAS], 0.0f, 0.0f));
-                continue;
-            }
-            const float *dA = from + SUMS_VALUES + n * parts, *dK = dA + states * parts;
-            add(sum, make_float4(dA[0], dA[parts - 1], constant ? dK[0] : 0.0f,
-                                 constant ? dK[parts - 1] : 0.0f));
+            add(sum, make_float4(from[first], from[second], 0.0f, 0.0f));
         }
     sum = sum_warps(sum);
     if (warp_index() != 0 || d >= dim)
@@ -142,16 +141,10 @@ INLINE void sum_channel(const scan_backward &f, int64_t block) {
             store_scalar(p.ddelta_bias, d, sum.y);
         return;
     }
-    store_value(p.dA, d, n, {sum.x, sum.y});
-    if (parts == 1)
-        sum.w = 0.0f;
-    const complex dK = {sum.z, sum.w};
-    if (p.B.ndim != 4)
-        store_value(p.dB, d, n,
-                    p.C.ndim == 4 ? dK : dK * conjugate(load_value(p.C, d, n)));
-    if (p.C.ndim != 4)
-        store_value(p.dC, d, n,
-                    p.B.ndim == 4 ? dK : dK * conjugate(load_value(p.B, d, n)));
+    const int64_t which = n / states;
+    const mbr_tensor &t = which == 0 ? p.dA : which == 1 ? p.dB : p.dC;
+    if (t.ndim == 2)
+        store_value(t, d, n - which * states, {sum.x, sum.y});
 }
 
 /* ddelta of 32 positions of a row of grouped delta. */
@@ -159,7 +152,7 @@ INLINE void sum_row(const scan_backward &f, int64_t block) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int64_t blocks = f.padded / 32, row = block / blocks; /* of all batches */
     const int64_t at = block % blocks * 32 + threadIdx.x % 32, rows = p.delta.shape[1];
-    const float *from = f.rows + row * f.repeat * f.padded + at;
+    const float *from = f.grouped + row * f.repeat * f.padded + at;
     part sum = nothing();
     if (at < p.u.shape[2])
 #pragma unroll 4
@@ -167,17 +160,17 @@ INLINE void sum_row(const scan_backward &f, int64_t block) {
             sum.x += from[k * f.padded];
     sum = sum_warps(sum);
     if (warp_index() == 0 && at < p.u.shape[2])
-        static_cast<IN *>(
-            p.ddelta.data)[row / rows * p.ddelta.stride[0] +
-                           row % rows * p.ddelta.stride[1] + at * p.ddelta.stride[2]] =
-            from_float<IN>(sum.x);
+        store_any(p.ddelta,
+                  row / rows * p.ddelta.stride[0] + row % rows * p.ddelta.stride[1] +
+                      at * p.ddelta.stride[2],
+                  sum.x);
 }
 
 /* ddelta_bias of a row of grouped delta. */
 INLINE void sum_bias(const scan_backward &f, int64_t row) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
-    const int64_t dim = p.u.shape[1], pitch = SUMS_VALUES + 2 * parts * p.A.shape[1];
+    const int64_t dim = p.u.shape[1], pitch = SUMS_VALUES + 3 * parts * p.A.shape[1];
     part sum = nothing();
     for (int64_t i = threadIdx.x; f.tiles > 0 && i < p.u.shape[0] * f.repeat;
          i += blockDim.x) {
@@ -195,22 +188,19 @@ INLINE void sum_bias(const scan_backward &f, int64_t row) {
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
     MBR_KERNEL_NAME(KERNEL_PARAMETER scan_backward f) {
     const int64_t *jobs = f.sum_blocks;
-    const int64_t all = jobs[0] + jobs[1] + jobs[2] + jobs[3];
-    for (int64_t block = blockIdx.x; block < all; block += gridDim.x) {
-        int64_t i = block;
-        if (i < jobs[0]) {
-            sum_coefficients(f, i);
-            continue;
-        }
-        i -= jobs[0];
-        if (i < jobs[1]) {
-            sum_channel(f, i);
-            continue;
-        }
-        i -= jobs[1];
-        if (i < jobs[2])
-            sum_row(f, i);
-        else
-            sum_bias(f, i - jobs[2]);
+    int64_t i = f.first_block + blockIdx.x;
+    if (i < jobs[0]) {
+        sum_coefficients(f, i);
+        return;
     }
+    i -= jobs[0];
+    if (i < jobs[1]) {
+        sum_channel(f, i);
+        return;
+    }
+    i -= jobs[1];
+    if (i < jobs[2])
+        sum_row(f, i);
+    else
+        sum_bias(f, i - jobs[2]);
 }

@@ -2,7 +2,7 @@
  *
  * bwd_sweep.cu - before the backward scan: the state before every tile. A row of
  * instances.def chooses
- *     IN       f32, f16 or bf16: type of u, delta and variable B
+ *     IN       f32 or half (f16 or bf16, as u says): type of u, delta and variable B
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B is staged at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for
@@ -13,8 +13,7 @@
  * that all chunks go at once. A constant B stays out of the state, as in x. If
  * f.atomic, the partial sums are set to 0 on the side.
  */
-#include "cuda_scan.h"
-#include "bwd.cuh"
+#include "turns.cuh"
 
 INLINE value as_value(float x) {
 #ifdef COMPLEX
@@ -24,157 +23,208 @@ INLINE value as_value(float x) {
 #endif
 }
 
-/* `count` states over a tile, from those at `in` to those at `out`. */
-template <bool variable_B>
+/* How B comes if it is not variable, of one type and at words. */
+struct coefficients {
+    bool variable, is_f16;
+    int odd, alternate; /* the first row is odd; 1: every other one is, 0: all */
+};
+
+/* `count` states over a tile, from those at `entry` to those `states` further. Plain B is
+ * variable, of type T and not odd. */
+template <class T, bool plain>
 INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float sum,
-                    const value *A, int64_t A_stride, const coefficients<IN> &B,
-                    const value *in, value *out, int count, bool exists, int lane) {
-#pragma unroll 2
-    for (int n = 0; n < count; n++) {
-        const value rate = rate_of(A[n * A_stride]), carry = in[n];
+                    const value *A, int64_t A_stride, const state_tiles &B,
+                    const coefficients &of, value *entry, int states, int count,
+                    bool exists, int lane) {
+#pragma unroll 1
+    for (int n = 0; n < count; n++, A += A_stride, entry++) {
+        const value rate = rate_of(*A), carry = *entry;
         value Bn[STEPS], h;
-        if (variable_B)
-            take_values(Bn, B, n, lane);
+        if constexpr (plain)
+            take_values<T>(Bn, B, n, lane);
+        else if (of.variable)
+            take_any_values(Bn, B, n, (of.odd ^ (of.alternate & n)) & 1, of.is_f16, lane);
+        const auto step = [&](value before, int i) {
+            const value in = plain || of.variable ? du[i] * Bn[i] : as_value(du[i]);
+            return multiply_add(decay(dt[i], rate), before, in);
+        };
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
-            const value b = variable_B ? du[i] * Bn[i] : as_value(du[i]);
             if (i > 0)
-                h = multiply_add(decay(dt[i], rate), h, b);
+                h = step(h, i);
+            else if (lane == 0)
+                h = step(carry, 0);
             else
-                h = lane == 0 ? multiply_add(decay(dt[0], rate), carry, b) : b;
+                h = plain || of.variable ? du[0] * Bn[0] : as_value(du[0]);
         }
         value product = decay(sum, rate);
-        scan_lanes<LANES>(product, h);
+        if (must_take_turns(product)) {
+            h = carry;
+#pragma unroll 1
+            for (int k = 0; k < LANES; k++) {
+                const value before = lane_before<LANES>(h, carry);
+                if (lane != k)
+                    continue;
+                h = before;
+#pragma unroll
+                for (int i = 0; i < STEPS; i++)
+                    h = step(h, i);
+            }
+        } else {
+            scan_lanes<LANES>(product, h);
+        }
         if (lane == LANES - 1 && exists)
-            out[n] = h;
+            entry[states] = h;
     }
-}
-
-template <class T> INLINE const T *row_of(const mbr_tensor &t, int64_t b, int64_t d) {
-    return static_cast<const T *>(t.data) + b * t.stride[0] + d * t.stride[1];
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER scan_backward f) {
-    __shared__ coefficients<IN> B_tiles[2];
-    __shared__ runs<IN> u_runs, delta_runs;
-    __shared__ exchange<IN> exchanges[THREADS / LANES];
+    __shared__ state_tiles B_tiles[2];
+    __shared__ team_runs runs[2]; /* of u, delta */
+    __shared__ const char *row_of[BACK_ROWS][THREADS / LANES];
     const mbr_selective_scan_bwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
-    const int channels = blockDim.x / LANES, states = (int)p.A.shape[1];
-    const bool variable_B = p.B.ndim == 4;
-    const bool wide_u = f.wide & WIDE_U, wide_delta = f.wide & WIDE_DELTA;
-    exchange<IN> &own = exchanges[team];
-    int buffer = 0;
+    const int states = (int)p.A.shape[1], last_stage = (states - 1) / STATES * STATES;
+    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
+
+    const int64_t block = f.first_block + blockIdx.x;
+    const int64_t of_chunk = block / f.chunks, chunk = block - of_chunk * f.chunks;
+    const int64_t of_group = of_chunk / f.blocks_per_group;
+    const int64_t b = of_group / f.groups, g = of_group - b * f.groups;
+    const int64_t in_group = (of_chunk - of_group * f.blocks_per_group) *
+                                 (blockDim.x / LANES) +
+                             team;
+    /* A team without a channel works on the group's last one and stores nothing. */
+    const bool exists = in_group < f.width;
+    const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
+    const int64_t row = b * p.u.shape[1] + d, row_of_delta = d / f.repeat;
+#pragma unroll 1
+    for (int i = lane; i < BACK_ROWS; i += LANES) {
+        const int64_t n = i == BACK_B ? g : i == BACK_DELTA ? row_of_delta : d;
+        row_of[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
+    }
+    __syncwarp();
+    const auto pointer = [&](int which) {
+        return reinterpret_cast<const IN *>(row_of[which][team]);
+    };
+    const auto is_odd_row = [&](int which) {
+        return f.rows[which].how == IN_WORDS && is_odd(pointer(which));
+    };
+    const float bias =
+        p.delta_bias.data ? static_cast<const float *>(
+                                p.delta_bias.data)[row_of_delta * p.delta_bias.stride[0]]
+                          : 0.0f;
+    const value *A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
+    const int from = (int)(chunk * (CHUNK / TILE));
+    const int to = (int)min(f.tiles, (int64_t)from + CHUNK / TILE) - 1; /* no further */
+    value *entry =
+        reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
+    const bool is_plain = f.rows[BACK_B].data != nullptr && f.plain && !IS_COMPLEX;
+    const coefficients of = {f.rows[BACK_B].data != nullptr, is_f16, is_odd_row(BACK_B),
+                             f.rows[BACK_B].how == IN_WORDS ? (int)f.rows[BACK_B].state & 1 : 0};
 
     if (f.atomic) {
         const int64_t quads = f.slices * p.u.shape[0] * f.groups * f.tiles * states *
                               (2 * TILE * PARTS / 4);
-        for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < quads;
-             i += (int64_t)gridDim.x * blockDim.x)
+#pragma unroll 1
+        for (int64_t i = block * blockDim.x + threadIdx.x; i < quads;
+             i += f.blocks * f.chunks * blockDim.x)
             reinterpret_cast<float4 *>(f.partial)[i] =
                 make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-    for (int64_t block = blockIdx.x; block < f.blocks * f.chunks; block += gridDim.x) {
-        const int64_t chunk = block % f.chunks, of_chunk = block / f.chunks;
-        const int64_t of_group = of_chunk / f.blocks_per_group;
-        const int64_t b = of_group / f.groups, g = of_group % f.groups;
-        const int64_t in_group = of_chunk % f.blocks_per_group * channels + team;
-        /* A team without a channel works on the group's last one and stores nothing. */
-        const bool exists = in_group < f.width;
-        const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
-        const int64_t row = b * p.u.shape[1] + d;
-        const IN *u = row_of<IN>(p.u, b, d),
-                 *delta = row_of<IN>(p.delta, b, d / f.repeat);
-        const float bias =
-            p.delta_bias.data
-                ? static_cast<const float *>(
-                      p.delta_bias.data)[d / f.repeat * p.delta_bias.stride[0]]
-                : 0.0f;
-        const value *A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
-        const int64_t from = chunk * (CHUNK / TILE);
-        const int64_t to =
-            min(f.tiles, from + CHUNK / TILE) - 1; /* the last to go into */
-        value *entry =
-            reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
+    if (from >= to && f.tiles == 1)
+        return;
+    {
         const value *x = static_cast<const value *>(p.x.data) +
                          (row * f.chunks + chunk - 1) * 2 * states;
+#pragma unroll 1
         for (int n = lane; n < states && exists; n += LANES)
             entry[n] = chunk > 0 ? x[2 * n + 1] : as_value(0.0f);
         __syncwarp();
+    }
 
-        const auto at_tile = [&](int64_t tile) { /* all of it exists */
-                                                 return place{tile * TILE, lane * STEPS,
-                                                              TILE, lane, true};
-        };
-        const auto fetch_stage = [&](int64_t tile, int n) {
-            if (variable_B)
-                fetch_values(B_tiles[buffer],
-                             row_of<IN>(p.B, b, g) + n * p.B.stride[2] +
-                                 tile * TILE * PARTS * p.B.stride[3],
-                             p.B.stride[2], p.B.stride[3], min(STATES, states - n),
-                             TILE, f.wide & WIDE_B);
-        };
-        const auto fetch_rows = [&](int64_t tile) {
-            if (wide_u)
-                fetch_run(u_runs, u, at_tile(tile));
-            if (wide_delta)
-                fetch_run(delta_runs, delta, at_tile(tile));
-        };
-        if (from < to) {
-            fetch_stage(from, 0);
-            fetch_rows(from);
-        }
-        for (int64_t tile = from; tile < to; tile++, entry += states) {
-            const place at = at_tile(tile);
-            float dt[STEPS], du[STEPS], sum = 0.0f;
+    int buffer = 0;
+    int tile = from - 1; /* a pass before the first tile begins to fetch it */
+    asm("" : "+r"(tile)); /* else that pass gets code of its own */
+#pragma unroll 1
+    for (; tile < to; tile++) {
+        const bool is_tile = tile >= from;
+        float dt[STEPS], du[STEPS], sum = 0.0f;
+#pragma unroll 1
+        for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
+            const int next = n == last_stage ? tile + 1 : tile;
             copies_wait();
-            if (wide_u)
-                take_run(du, u_runs);
-            else
-                load_steps(du, u, p.u.stride[2], at, own);
-            if (wide_delta)
-                take_run(dt, delta_runs);
-            else
-                load_steps(dt, delta, p.delta.stride[2], at, own);
-            if (p.delta_softplus) {
-#pragma unroll
-                for (int i = 0; i < STEPS; i++)
-                    dt[i] = softplus(dt[i] + bias);
-            } else {
+            __syncthreads(); /* this stage is there, and the buffer of the last free */
+            if (is_tile && n == 0) {
+                take_run(du, runs[BACK_U], is_odd_row(BACK_U), is_f16, lane);
+                take_run(dt, runs[BACK_DELTA], is_odd_row(BACK_DELTA), is_f16, lane);
+                __syncwarp(); /* a team's lanes copy for each other */
 #pragma unroll
                 for (int i = 0; i < STEPS; i++)
                     dt[i] += bias;
-            }
+                if (p.delta_softplus) {
 #pragma unroll
-            for (int i = 0; i < STEPS; i++) {
-                sum += dt[i];
-                du[i] *= dt[i];
+                    for (int i = 0; i < STEPS; i++)
+                        dt[i] = softplus(dt[i]);
+                }
+#pragma unroll
+                for (int i = 0; i < STEPS; i++) {
+                    sum += dt[i];
+                    du[i] *= dt[i];
+                }
             }
-            for (int n = 0; n < states; n += STATES) {
-                const int count = min(STATES, states - n);
-                if (n > 0)
-                    copies_wait();
-                __syncthreads(); /* this stage is there, and the buffer of the last free
-                                  */
-                const coefficients<IN> &B = B_tiles[buffer];
-                buffer ^= 1;
-                if (n + STATES < states)
-                    fetch_stage(tile, n + STATES);
-                else if (tile + 1 < to)
-                    fetch_stage(tile + 1, 0);
-                if (n == 0 && tile + 1 < to)
-                    fetch_rows(tile + 1);
-                const value *own_A = A + n * p.A.stride[1];
-                if (variable_B)
-                    advance<true>(dt, du, sum, own_A, p.A.stride[1], B, entry + n,
-                                  entry + states + n, count, exists, lane);
+            const state_tiles &B = B_tiles[buffer];
+            buffer ^= 1;
+            const place at = {next, lane * STEPS, TILE, 1, lane}; /* all exist */
+            if (next < to && f.rows[BACK_B].data != nullptr) {
+                const scan_rows &r = f.rows[BACK_B];
+                const int begin = next == tile ? n + STATES : 0;
+                const int count = min(STATES, states - begin);
+                const IN *first =
+                    pointer(BACK_B) + begin * r.state + start_of(next) * PARTS * r.time;
+                if (r.how == IN_PIECES)
+                    fetch_whole_tiles(B_tiles[buffer], first, r.state, count,
+                                      next + 2 < f.tiles);
                 else
-                    advance<false>(dt, du, sum, own_A, p.A.stride[1], B, entry + n,
-                                   entry + states + n, count, exists, lane);
+                    fetch_tiles(B_tiles[buffer], first, r.state, r.time, count, at,
+                                (int)r.how);
             }
-            __syncwarp();
+            if ((n == 0 || !is_tile) && tile + 1 < to) {
+                const place ahead = {tile + 1, lane * STEPS, TILE, 1, lane};
+#pragma unroll 1
+                for (int which = BACK_U; which <= BACK_DELTA; which++) {
+                    const scan_rows &r = f.rows[which];
+                    if (r.how != IN_ELEMENTS)
+                        fetch_whole_run(runs[which], pointer(which), ahead, (int)r.how);
+                    else
+                        fetch_run(runs[which], pointer(which), r.time, ahead,
+                                  (int)r.how);
+                }
+            }
+            if (!is_tile)
+                break;
+            const int count = min(STATES, states - n);
+            const value *own_A = A + n * p.A.stride[1];
+            if (is_plain) {
+                if constexpr (!HALF)
+                    advance<f32, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
+                                       entry + n, states, count, exists,
+                                       lane);
+                else if (is_f16)
+                    advance<f16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
+                                       entry + n, states, count, exists,
+                                       lane);
+                else
+                    advance<bf16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
+                                        entry + n, states, count, exists,
+                                        lane);
+            } else {
+                advance<IN, false>(dt, du, sum, own_A, p.A.stride[1], B, of, entry + n, states, count, exists, lane);
+            }
         }
-        __syncthreads();
+        if (is_tile)
+            entry += states;
+        __syncwarp();
     }
 }

@@ -4,9 +4,7 @@
  * says how many blocks of how many channels. What a kernel does stands in fwd.cu.
  */
 #include "../../variant/cuda.h"
-#include "cuda_scan.h"
-
-#include <stdbool.h>
+#include "cuda_rows.h"
 
 enum {
     THREADS = 128,           /* per block at most */
@@ -56,38 +54,6 @@ static const kind *find_kind(const mbr_tensor *u) {
         if (kinds[i].bits == u->dtype_bits)
             return &kinds[i];
     return NULL;
-}
-
-/* How far it is from one index to the next, in bytes. */
-static int64_t bytes_along(const mbr_tensor *t, int axis) {
-    return t->stride[axis] * (t->dtype_bits / 8);
-}
-
-/* Whether rows begin at multiples of so many bytes, all of them. */
-static bool is_aligned(const mbr_tensor *t, int64_t bytes) {
-    bool aligned = (uintptr_t)t->data % (uintptr_t)bytes == 0;
-    for (int i = 0; i < t->ndim - 1; i++)
-        aligned = aligned && (t->shape[i] == 1 || bytes_along(t, i) % bytes == 0);
-    return aligned;
-}
-
-/* The rows of a tensor of (batch, channel, time) or (batch, group, state, time). */
-static scan_rows rows_of(const mbr_tensor *t) {
-    const int last = t->ndim - 1;
-    if (t->data == NULL)
-        return (scan_rows){0};
-    return (scan_rows){.data = t->data,
-                       .batch = bytes_along(t, 0),
-                       .channel = bytes_along(t, 1),
-                       .state = t->stride[2],
-                       .time = t->stride[last],
-                       .how = t->stride[last] != 1 ? IN_ELEMENTS
-                              : is_aligned(t, 16)  ? IN_PIECES
-                                                   : IN_WORDS};
-}
-
-static int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
 }
 
 /* Bytes of dynamic shared memory per channel: a rate and a carry for each state, and a

@@ -35,18 +35,20 @@ typedef struct scan_rows {
     int64_t how;
 } scan_rows;
 
-enum { /* scan_backward.wide: 16-byte accesses are right for every row of this tensor */
-       WIDE_U = 1,
-       WIDE_DELTA = 2,
-       WIDE_B = 4,
-       WIDE_C = 8,
-       WIDE_Z = 16,
-       WIDE_OUT = 32,
-       WIDE_OUT_Z = 64,
-       WIDE_DOUT = 128,
-       WIDE_DU = 256,
-       WIDE_DDELTA = 512,
-       WIDE_DZ = 1024
+enum { /* scan_backward.rows, of: */
+       BACK_U,
+       BACK_DELTA,
+       BACK_Z,
+       BACK_DOUT,
+       BACK_OUT,
+       BACK_FETCHED, /* so many are fetched a tile ahead */
+       BACK_B = BACK_FETCHED,
+       BACK_C,
+       BACK_DZ,
+       BACK_OUT_Z,
+       BACK_DU,
+       BACK_DDELTA, /* or, if delta is grouped, its terms in the workspace */
+       BACK_ROWS
 };
 
 enum {              /* scan_forward.pass: a block takes */
@@ -87,14 +89,19 @@ typedef struct scan_backward {
     int64_t blocks, blocks_per_group;
     int64_t chunks; /* the sweep's blocks take one each */
     int64_t slices;
-    uint32_t wide;
+    int64_t first_block;   /* of this launch */
+    scan_rows rows[BACK_ROWS];
+    uint32_t full;         /* bits 1 << BACK_..: rows of fp32, whatever u is */
+    uint32_t plain;        /* B and C are variable, and no row begins inside a word */
     uint32_t atomic;       /* blocks share slices, which the sweep has set to 0 */
+    uint32_t reserved;
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
+    int64_t channels;      /* of a block of bwd_one.cu; 0: it is not that kernel */
     float *partial;        /* [slice][b][group][tile][state][2 * lanes * steps * P] */
     float *entry;   /* [b][channel][tile][state] value: the state before a tile */
     float *adjoint; /* [b][channel][state] value: what a tile hands to the left */
-    float *sums;    /* [b][channel][SUMS_VALUES + 2 * states * P]: see below */
-    float *rows;    /* [b][channel][padded]: ddelta before its rows are summed */
+    float *sums;    /* [b][channel][SUMS_VALUES + 3 * states * P]: see below */
+    float *grouped; /* [b][channel][padded]: ddelta before its rows are summed */
     int64_t padded; /* the length in whole tiles */
     int64_t sum_blocks[4]; /* of the last kernel, by job: see bwd_sum.cu */
 } scan_backward;
@@ -102,11 +109,16 @@ typedef struct scan_backward {
 enum { /* scan_backward.sums */
        SUMS_D,
        SUMS_BIAS,
-       SUMS_VALUES /* then dA and the gradient of the constant factor of C, by state */
+       SUMS_VALUES /* then, by state each, dA and the gradients of constant B and C */
 };
 
 enum {
     SUM_FEW_SLICES = 128
 }; /* up to so many, one thread of bwd_sum.cu adds them up */
+
+enum { /* bwd_one.cu */
+       SCAN_ONE_STEPS = 8,
+       SCAN_ONE_THREADS = 512
+};
 
 #endif

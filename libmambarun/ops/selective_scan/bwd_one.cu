@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bwd_one.cu - backward selective scan of one state, as VMamba has it: no gate, B and C
+ * variable, inputs dense in time, and rows short enough for one team. A row of
+ * instances.def chooses
+ *     IN       f32 or half: type of u, delta, B, C and the gradients
+ *
+ * The formulas are bwd.cu's. A team of f.lanes lanes (8, 16, 32 or whole warps) has all
+ * of a row, STEPS positions a lane, so no state comes in and none is handed on. B and C
+ * stay in registers while the team goes through its channels; dB and dC add up there
+ * and are written once, as [slice][b][group][dB, dC][padded], for bwd_sum.cu. The next
+ * row is copied into shared memory meanwhile. No sum depends on timing.
+ *
+ * A unit is a team or, of a longer one, each of its warps, which meet once per row.
+ */
+#include "cuda_scan.h"
+#include "variant/device.cuh"
+
+constexpr int STEPS = SCAN_ONE_STEPS;
+constexpr int MOST = SCAN_ONE_THREADS;    /* of a block */
+constexpr int SUMS_ONE = SUMS_VALUES + 3; /* of a channel */
+
+/* A lane's run, in 16-byte pieces and in words. */
+template <class T> constexpr int PIECES = STEPS * sizeof(T) / 16;
+template <class T> constexpr int WORDS = STEPS * sizeof(T) / 4;
+
+/* Where a unit stands. */
+struct place {
+    int span, lane; /* its lanes, and which of them this is */
+    int start;      /* of its positions in the row */
+    int left;       /* of them exist */
+};
+
+/* ---- shuffles within a unit ---------------------------------------------------------
+ *
+ * `reach` is a shuffle's last operand: it keeps units apart and, to the left, says which
+ * lane is the last one with a position. What is beyond is not there, be it 0, since a
+ * product of decays may be infinite.
+ */
+
+template <int by> INLINE void round_right(float &a, float &h, int reach) {
+    asm("{.reg .pred p;\n\t.reg .f32 s, t;\n\t"
+        "shfl.sync.up.b32 s|p, %1, %2, %3, -1;\n\t"
+        "shfl.sync.up.b32 t, %0, %2, %3, -1;\n\t"
+        "@p fma.rn.f32 %1, %0, s, %1;\n\t"
+        "@p mul.rn.f32 %0, %0, t;}"
+        : "+f"(a), "+f"(h)
+        : "n"(by), "r"(reach));
+}
+
+template <int by> INLINE void round_left(float &a, float &g, int reach) {
+    asm("{.reg .pred p;\n\t.reg .f32 s, t;\n\t"
+        "shfl.sync.down.b32 s|p, %1, %2, %3, -1;\n\t"
+        "shfl.sync.down.b32 t, %0, %2, %3, -1;\n\t"
+        "@p fma.rn.f32 %1, %0, s, %1;\n\t"
+        "@p mul.rn.f32 %0, %0, t;}"
+        : "+f"(a), "+f"(g)
+        : "n"(by), "r"(reach));
+}
+
+INLINE float lane_before(float x, float first, int reach) {
+    float before;
+    asm("{.reg .pred p;\n\t.reg .f32 up;\n\t"
+        "shfl.sync.up.b32 up|p, %1, 1, %3, -1;\n\t"
+        "selp.f32 %0, up, %2, p;}"
+        : "=f"(before)
+        : "f"(x), "f"(first), "r"(reach));
+    return before;
+}
+
+INLINE float lane_after(float x, float last, int reach) {
+    float after;
+    asm("{.reg .pred p;\n\t.reg .f32 down;\n\t"
+        "shfl.sync.down.b32 down|p, %1, 1, %3, -1;\n\t"
+        "selp.f32 %0, down, %2, p;}"
+        : "=f"(after)
+        : "f"(x), "f"(last), "r"(reach));
+    return after;
+}
+
+/* In every (span / 4)th lane: the sum over the unit of x, y, z or nothing. */
+INLINE float sum_three(float x, float y, float z, const place &at) {
+    const bool upper = at.lane & at.span / 2, odd = at.lane & at.span / 4;
+    const float a = (upper ? z : x) +
+                    __shfl_xor_sync(ALL_LANES, upper ? x : z, at.span / 2);
+    const float b = (upper ? 0.0f : y) +
+                    __shfl_xor_sync(ALL_LANES, upper ? y : 0.0f, at.span / 2);
+    float sum = (odd ? b : a) + __shfl_xor_sync(ALL_LANES, odd ? a : b, at.span / 4);
+#pragma unroll 1
+    for (int by = at.span / 8; by > 0; by /= 2)
+        sum += __shfl_xor_sync(ALL_LANES, sum, by);
+    return sum;
+}
+
+/* ---- rows ---------------------------------------------------------------------------
+ */
+
+/* Begins to copy a unit's part of a row. Neighbouring lanes copy neighbouring pieces, so
+ * that whole sectors are asked for at once. What cannot be copied in pieces is in words,
+ * from a position early if the row begins inside one: true then. is_last: nothing of
+ * the tensor lies behind the row. */
+template <class T>
+INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last, const place &at) {
+    row += (uint32_t)(at.start * (int)sizeof(T));
+    if (wide) {
+#pragma unroll
+        for (int i = 0; i < PIECES<T>; i++) {
+            const int p = i * at.span + at.lane;
+            if (p * (int)(16 / sizeof(T)) < at.left)
+                copy_async(to + p, row + 16u * (uint32_t)p);
+        }
+        return false;
+    }
+    const int odd = sizeof(T) == 2 ? (int)(reinterpret_cast<uintptr_t>(row) & 2) : 0;
+    const int bytes = at.left * (int)sizeof(T) + odd, readable = bytes + (is_last ? 0 : 2);
+    char *shared = reinterpret_cast<char *>(to);
+    row -= odd;
+#pragma unroll 1
+    for (int i = 4 * at.lane; i < bytes; i += 4 * at.span) {
+        if (i + 4 <= readable)
+            copy_async<4>(shared + i, row + i, 4);
+        else
+            *reinterpret_cast<uint16_t *>(shared + i) =
+                *reinterpret_cast<const uint16_t *>(row + i);
+    }
+    return odd != 0;
+}
+
+INLINE void unpack(float (&v)[STEPS], const run<f32, STEPS> &r, bool) {
+    unpack_run(v, r);
+}
+
+INLINE void unpack(float (&v)[STEPS], const run<half, STEPS> &r, bool is_f16) {
+    unpack_run(v, r, is_f16);
+}
+
+/* A lane's run of what was copied. */
+template <class T>
+INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, bool is_f16,
+                 const place &at) {
+    run<T, STEPS> r;
+#pragma unroll
+    for (int i = 0; i < PIECES<T>; i++) {
+        const uint4 w = from[at.lane * PIECES<T> + i];
+        r.word[4 * i] = w.x, r.word[4 * i + 1] = w.y;
+        r.word[4 * i + 2] = w.z, r.word[4 * i + 3] = w.w;
+    }
+    if (sizeof(T) == 2 && odd) {
+        const uint32_t beyond =
+            reinterpret_cast<const uint32_t *>(from)[WORDS<T> * (at.lane + 1)];
+#pragma unroll
+        for (int i = 0; i < WORDS<T>; i++)
+            r.word[i] = __funnelshift_r(
+                r.word[i], i + 1 < WORDS<T> ? r.word[i + 1] : beyond, 16);
+    }
+    unpack(v, r, is_f16);
+}
+
+INLINE run<f32, STEPS> pack(const float (&v)[STEPS], bool, f32) {
+    return pack_run<f32>(v);
+}
+
+INLINE run<half, STEPS> pack(const float (&v)[STEPS], bool is_f16, half) {
+    return pack_run(v, is_f16);
+}
+
+/* Writes a unit's part of a row by way of `staged`, where neighbouring lanes take words
+ * side by side; or, of a wide row in 16 bits, each lane its run. */
+template <class T>
+INLINE void store(const float (&v)[STEPS], char *row, const scan_rows &rows,
+                  bool is_f16, bool exists, uint4 *staged, const place &at) {
+    const run<T, STEPS> r = pack(v, is_f16, T{});
+    T *to = reinterpret_cast<T *>(row) + at.start;
+    if (sizeof(T) == 2 && (int)rows.how == IN_PIECES && at.left == at.span * STEPS) {
+        if (exists)
+            store_run(to + at.lane * STEPS, r);
+        return;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < PIECES<T>; i++)
+        staged[at.lane * PIECES<T> + i] = make_uint4(r.word[4 * i], r.word[4 * i + 1],
+                                                     r.word[4 * i + 2], r.word[4 * i + 3]);
+    __syncwarp();
+    const int left = exists ? at.left : 0;
+    if ((int)rows.how == IN_ELEMENTS) {
+#pragma unroll 1
+        for (int i = at.lane; i < left; i += at.span)
+            reinterpret_cast<T *>(row)[(at.start + i) * rows.time] =
+                reinterpret_cast<const T *>(staged)[i];
+        return;
+    }
+    constexpr int per_word = 4 / sizeof(T);
+    const int odd = sizeof(T) == 2 ? (int)(reinterpret_cast<uintptr_t>(to) & 2) / 2 : 0;
+    const uint32_t *word = reinterpret_cast<const uint32_t *>(staged);
+#pragma unroll 1
+    for (int w = at.lane; w * per_word < left; w += at.span) {
+        const int first = w * per_word + odd;
+        const uint32_t both = __funnelshift_r(word[w], word[w + odd], 16 * odd);
+        if (first + per_word <= left)
+            *reinterpret_cast<uint32_t *>(to + first) = both;
+        else if (first < left)
+            *reinterpret_cast<uint16_t *>(to + first) = (uint16_t)both;
+    }
+    if (odd && at.lane == 0 && left > 0)
+        *to = *reinterpret_cast<const T *>(staged);
+}
+
+/* ---- the kernel ---------------------------------------------------------------------
+ */
+
+/* What a channel has one of: A, D, the bias of delta. */
+enum { ONE_A, ONE_D, ONE_BIAS, ONES };
+
+/* What the warps of a team tell each other, by parity of the row. */
+struct meeting {
+    float product[2][MOST / 32], h[2][MOST / 32], g[2][MOST / 32];
+    float sums[2][MOST / 32][SUMS_VALUES + 1];
+};
+
+/* A channel's dD, ddelta_bias and dA from those of the team's warps. */
+INLINE void add_warps(float *to, const float (*sums)[SUMS_VALUES + 1], int warps) {
+    const int which = threadIdx.x;
+    if (which > SUMS_VALUES)
+        return;
+    float sum = sums[0][which];
+#pragma unroll 1
+    for (int w = 1; w < warps; w++)
+        sum += sums[w][which];
+    to[which] = sum;
+}
+
+/* What comes in to a lane from its left and right where scans would go wrong (turns.cuh):
+ * the lanes of all warps of a team one after the other. */
+INLINE void take_turns(float &from_left, float &from_right, const float (&a)[STEPS],
+                       const float (&dt)[STEPS], const float (&u)[STEPS],
+                       const float (&dy)[STEPS], const float (&B)[STEPS],
+                       const float (&C)[STEPS], meeting &met, int parity, int warp,
+                       int warps, int right, int left, const place &at) {
+#pragma unroll 1
+    for (int k = 0; k < warps; k++) {
+        if (warp == k) {
+            const float first = k > 0 ? met.h[parity][k - 1] : 0.0f;
+            float h = first; /* what a lane hands on */
+#pragma unroll 1
+            for (int turn = 0; turn < at.span; turn++) {
+                const float before = lane_before(h, first, right);
+                if (at.lane != turn)
+                    continue;
+                h = from_left = before;
+#pragma unroll
+                for (int i = 0; i < STEPS; i++)
+                    h = fmaf(a[i], h, dt[i] * u[i] * B[i]);
+            }
+            if (at.lane == at.span - 1)
+                met.h[parity][k] = h;
+        }
+        if (warp == warps - 1 - k) {
+            const float last = k > 0 ? met.g[parity][warp + 1] : 0.0f;
+            float g = last;
+#pragma unroll 1
+            for (int turn = at.span - 1; turn >= 0; turn--) {
+                const float after = lane_after(g, last, left);
+                if (at.lane != turn)
+                    continue;
+                g = from_right = after;
+#pragma unroll
+                for (int i = STEPS - 1; i >= 0; i--)
+                    g = a[i] * fmaf(dy[i], C[i], g);
+            }
+            if (at.lane == 0)
+                met.g[parity][warp] = g;
+        }
+        if (warps > 1)
+            __syncthreads();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(MOST, 1)
+    MBR_KERNEL_NAME(KERNEL_PARAMETER scan_backward f) {
+    extern __shared__ uint4 dynamic[];
+    __shared__ meeting met;
+    __shared__ float ones[MOST / 32][ONES + 1]; /* of a unit's next channel */
+    __shared__ char *rows[BACK_ROWS]; /* of channel 0 in this batch entry */
+    const mbr_selective_scan_bwd_params &p = f.p;
+    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
+    const bool full_dout = sizeof(IN) == 4 || p.dout.dtype_bits == 32;
+    const int lanes = (int)f.lanes, span = min(lanes, 32), warps = lanes / span;
+    const int unit = threadIdx.x / span, team = unit / warps, warp = unit % warps;
+    const int teams = blockDim.x / lanes;
+    const int start = warp * span * STEPS;
+    const place at = {span, (int)threadIdx.x % span, start,
+                      min((int)p.u.shape[2] - start, span * STEPS)};
+    const int right = (32 - span) << 8, left = right | (at.left - 1) / STEPS;
+    /* Which of the channel's sums comes to this lane, or -1: see sum_three. */
+    const int sum_of_lane =
+        at.lane % (span / 4) == 0 && at.lane / (span / 4) <= SUMS_VALUES
+            ? at.lane / (span / 4)
+            : -1;
+    const float most = exp2_fast(120.0f / (float)lanes); /* of a lane's decay */
+    const bool is_whole = (at.lane + 1) * STEPS <= at.left;
+    const int run = span * PIECES<IN> + 1, all = blockDim.x / span * run;
+    uint4 *u_run = dynamic + unit * run, *delta_run = u_run + all,
+          *staged = delta_run + all,
+          *dout_run = dynamic + 3 * all + unit * span * PIECES<f32>;
+
+    const int slices = (int)f.slices, groups = (int)f.groups, width = (int)f.width,
+              dim = (int)p.u.shape[1];
+    const int slice = blockIdx.x % slices, of_group = blockIdx.x / slices;
+    const int b = of_group / groups, group = of_group % groups;
+    const int count = min((int)f.channels, width - slice * (int)f.channels);
+    const int begin = group * width + slice * (int)f.channels;
+    const int rounds = (count + teams - 1) / teams;
+    float *sums = f.sums + b * p.u.shape[1] * SUMS_ONE;
+    const auto channel_of = [&](int r) {
+        return begin + min(r * teams + team, count - 1);
+    };
+    if (threadIdx.x < BACK_ROWS)
+        rows[threadIdx.x] =
+            f.rows[threadIdx.x].data + b * f.rows[threadIdx.x].batch;
+    __syncthreads();
+    const auto row_of = [&](int which, int i) { /* strides fit so: cuda_bwd.c */
+        return rows[which] + (uint64_t)(uint32_t)i * (uint32_t)f.rows[which].channel;
+    };
+    const auto is_wide = [&](int which) { return (int)f.rows[which].how == IN_PIECES; };
+    const bool is_last_batch = b + 1 == p.u.shape[0];
+
+    float B[STEPS], C[STEPS], dB[STEPS], dC[STEPS];
+    {
+        const bool is_last = is_last_batch && group + 1 == groups;
+        const bool odd_B = fetch<IN>(u_run, row_of(BACK_B, group), is_wide(BACK_B),
+                                     is_last, at);
+        const bool odd_C = fetch<IN>(delta_run, row_of(BACK_C, group), is_wide(BACK_C),
+                                     is_last, at);
+        copies_wait();
+        __syncwarp();
+        take<IN>(B, u_run, odd_B, is_f16, at);
+        take<IN>(C, delta_run, odd_C, is_f16, at);
+        __syncwarp();
+    }
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+        const bool real = at.lane * STEPS + i < at.left;
+        B[i] = real ? B[i] : 0.0f;
+        C[i] = real ? C[i] : 0.0f;
+        dB[i] = dC[i] = 0.0f;
+    }
+    bool odd_u = false, odd_delta = false, odd_dout = false;
+    const auto fetch_row = [&](int r) {
+        const int d = channel_of(r);
+        const bool is_last = is_last_batch && d + 1 == dim;
+        odd_u = fetch<IN>(u_run, row_of(BACK_U, d), is_wide(BACK_U), is_last, at);
+        odd_delta = fetch<IN>(delta_run, row_of(BACK_DELTA, d),
+                              is_wide(BACK_DELTA), is_last, at);
+        if (full_dout)
+            fetch<f32>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT),
+                       is_last, at);
+        else
+            odd_dout = fetch<IN>(dout_run, row_of(BACK_DOUT, d),
+                                 is_wide(BACK_DOUT), is_last, at);
+        if (at.lane < ONES) {
+            const mbr_tensor &t = at.lane == ONE_A   ? p.A
+                                  : at.lane == ONE_D ? p.D
+                                                     : p.delta_bias;
+            if (t.data != nullptr)
+                copy_async<4>(&ones[unit][at.lane],
+                              static_cast<const float *>(t.data) +
+                                  (int64_t)d * (int)t.stride[0],
+                              4);
+        }
+    };
+    if (at.lane < ONES)
+        ones[unit][at.lane] = 0.0f;
+#pragma unroll 1
+    for (int r = -1; r < rounds; r++) { /* at -1, only the first row is fetched */
+        float dt[STEPS], u[STEPS], dy[STEPS], A, D, bias;
+        if (r >= 0) {
+            copies_wait();
+            __syncwarp();
+            take<IN>(dt, delta_run, odd_delta, is_f16, at);
+            take<IN>(u, u_run, odd_u, is_f16, at);
+            if (full_dout)
+                take<f32>(dy, dout_run, false, is_f16, at);
+            else
+                take<IN>(dy, dout_run, odd_dout, is_f16, at);
+            A = ones[unit][ONE_A], D = ones[unit][ONE_D], bias = ones[unit][ONE_BIAS];
+            __syncwarp();
+        }
+        if (r + 1 < rounds)
+            fetch_row(r + 1);
+        if (r < 0)
+            continue;
+        const int d = channel_of(r);
+        const bool exists = r * teams + team < count;
+        const int parity = r % 2;
+
+        if (p.delta_softplus) {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                dt[i] = softplus(dt[i] + bias);
+        } else {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                dt[i] += bias;
+        }
+        if (!is_whole || !exists) {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++) {
+                const bool real = exists && at.lane * STEPS + i < at.left;
+                dt[i] = real ? dt[i] : 0.0f;
+                u[i] = real ? u[i] : 0.0f;
+                dy[i] = real ? dy[i] : 0.0f;
+            }
+        }
+        if (!exists) { /* in the last round; 0 times an infinite B or C is not 0 */
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                B[i] = C[i] = 0.0f;
+        }
+
+        /* The lane alone: its decays, the state it ends with from zero, and what it
+         * hands to the left. */
+        A = exists ? A : 0.0f;
+        const float rate = rate_of(A);
+        float a[STEPS], carry[STEPS], h = 0.0f, g = 0.0f, sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            a[i] = decay(dt[i], rate);
+            sum += dt[i];
+        }
+        if (!is_whole && !(fabsf(A) < __int_as_float(0x7f800000))) {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++) /* 0 times A is not 0 then */
+                a[i] = at.lane * STEPS + i < at.left ? a[i] : 1.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            const float in = dt[i] * u[i] * B[i];
+            h = i == 0 ? in : fmaf(a[i], h, in);
+        }
+#pragma unroll
+        for (int i = STEPS - 1; i >= 0; i--) {
+            const float in = dy[i] * C[i];
+            g = i == STEPS - 1 ? in : fmaf(a[i + 1], g, in);
+        }
+        g *= a[0];
+
+        /* The lanes together. */
+        float product = decay(sum, rate), back = product;
+        bool in_turn = !(product <= most);
+        round_right<1>(product, h, right), round_left<1>(back, g, left);
+        round_right<2>(product, h, right), round_left<2>(back, g, left);
+        round_right<4>(product, h, right), round_left<4>(back, g, left);
+        if (span > 8)
+            round_right<8>(product, h, right), round_left<8>(back, g, left);
+        if (span > 16)
+            round_right<16>(product, h, right), round_left<16>(back, g, left);
+        if (warps > 1) {
+            if (at.lane == span - 1)
+                met.product[parity][warp] = product, met.h[parity][warp] = h;
+            if (at.lane == 0)
+                met.g[parity][warp] = g;
+            in_turn = __syncthreads_or(in_turn);
+            if (r > 0)
+                add_warps(sums + (int64_t)(d - 1) * SUMS_ONE,
+                          met.sums[parity ^ 1], warps);
+        } else {
+            in_turn = __any_sync(ALL_LANES, in_turn);
+        }
+        if (in_turn) {
+            take_turns(h, g, a, dt, u, dy, B, C, met, parity, warp, warps, right, left,
+                       at);
+        } else {
+            h = lane_before(h, 0.0f, right);
+            g = lane_after(g, 0.0f, left);
+            if (warp > 0) {
+                float in = met.h[parity][0];
+#pragma unroll 1
+                for (int w = 1; w < warp; w++)
+                    in = fmaf(met.product[parity][w], in, met.h[parity][w]);
+                h = fmaf(lane_before(product, 1.0f, right), in, h);
+            }
+            if (warp + 1 < warps) {
+                float in = met.g[parity][warps - 1];
+#pragma unroll 1
+                for (int w = warps - 2; w > warp; w--)
+                    in = fmaf(met.product[parity][w], in, met.g[parity][w]);
+                g = fmaf(lane_after(back, 1.0f, left), in, g);
+            }
+        }
+        if (at.lane * STEPS >= at.left)
+            h = 0.0f; /* without positions, and perhaps infinite */
+
+        /* The lane again, from what comes in. */
+        float dD = 0.0f, dbias = 0.0f, dA = 0.0f;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            carry[i] = a[i] * h;
+            h = fmaf(dt[i] * u[i], B[i], carry[i]);
+            dC[i] = fmaf(dy[i], h, dC[i]);
+        }
+        if (!is_whole) { /* nothing was carried to where there is no position */
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                carry[i] = at.lane * STEPS + i < at.left ? carry[i] : 0.0f;
+        }
+#pragma unroll
+        for (int i = STEPS - 1; i >= 0; i--) {
+            const float in = dy[i] * C[i];
+            g = i == STEPS - 1 ? in + g : fmaf(a[i + 1], g, in);
+            const float q = g * carry[i], s = g * B[i];
+            dB[i] = fmaf(dt[i] * u[i], g, dB[i]);
+            dA = fmaf(dt[i], q, dA);
+            dD = fmaf(dy[i], u[i], dD);
+            carry[i] = fmaf(u[i], s, q * A); /* from here on, of dt */
+            u[i] = fmaf(s, dt[i], D * dy[i]);
+        }
+        if (p.delta_softplus) {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                carry[i] *= softplus_slope(dt[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            dbias += carry[i];
+        store<IN>(u, rows[BACK_DU] + d * f.rows[BACK_DU].channel, f.rows[BACK_DU], is_f16,
+                  exists, staged, at);
+        store<IN>(carry, rows[BACK_DDELTA] + d * f.rows[BACK_DDELTA].channel,
+                  f.rows[BACK_DDELTA], is_f16, exists, staged, at);
+        const float total = sum_three(dD, dbias, dA, at);
+        if (sum_of_lane < 0)
+            continue;
+        if (warps > 1)
+            met.sums[parity][warp][sum_of_lane] = total;
+        else if (exists)
+            sums[(int64_t)d * SUMS_ONE + sum_of_lane] = total;
+    }
+
+    __syncthreads();
+    if (warps > 1)
+        add_warps(sums + (int64_t)(begin + count - 1) * SUMS_ONE,
+                  met.sums[(rounds - 1) % 2], warps);
+    float *each = reinterpret_cast<float *>(dynamic); /* [dB, dC and step][thread] */
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+        each[i * blockDim.x + threadIdx.x] = dB[i];
+        each[(STEPS + i) * blockDim.x + threadIdx.x] = dC[i];
+    }
+    __syncthreads();
+    float *partial = f.partial +
+                     ((slice * p.u.shape[0] + b) * groups + group) * 2 * f.padded;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < 2 * lanes * STEPS; i += blockDim.x) {
+        const int number = i / (lanes * STEPS) * STEPS + i % STEPS;
+        const float *first =
+            each + number * blockDim.x + i % (lanes * STEPS) / STEPS;
+        float sum = *first;
+#pragma unroll 1
+        for (int t = 1; t < teams; t++)
+            sum += first[t * lanes];
+        partial[i] = sum;
+    }
+}
