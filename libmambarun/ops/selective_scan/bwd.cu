@@ -483,7 +483,7 @@ INLINE float read_scalar(const mbr_tensor &t, int64_t i) {
 INLINE void load_floats(float (&v)[STEPS], const float *row, int64_t stride,
                         const place &at, exchange &team) {
     float *words = reinterpret_cast<float *>(team.piece);
-    const float *from = row + (start_of(at.tile) + at.lane) * stride;
+    const float *from = row + (at.start + at.lane) * stride;
     __syncwarp();
 #pragma unroll 4
     for (int i = at.lane; i < TILE; i += LANES, from += LANES * stride)
@@ -695,10 +695,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     c.adjoint = reinterpret_cast<value *>(f.adjoint) + row * states;
     c.dA = reinterpret_cast<value *>(sums + SUMS_VALUES);
 
-    const auto place_at = [&](int tile) {
-        const int64_t left = length - start_of(tile);
-        return place{tile, lane * STEPS, (int)min((int64_t)TILE, left), left > TILE, lane};
-    };
+    const auto place_at = [&](int tile) { return place_of(tile, length, lane); };
     const auto pointer = [&](int which) {
         return static_cast<const IN *>(own.row[which][team]);
     };
@@ -740,16 +737,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll 1
                 for (int which = BACK_B; which <= BACK_C; which++) {
                     const scan_rows &r = f.rows[which];
-                    if (r.data == nullptr)
-                        continue;
-                    state_tiles &to = which == BACK_B ? B_tiles[buffer] : C_tiles[buffer];
-                    const IN *first = pointer(which) + from * r.state +
-                                      start_of(next) * PARTS * r.time;
-                    const int count = min(STATES, states - from);
-                    if (at.left == TILE && r.how == IN_PIECES)
-                        fetch_whole_tiles(to, first, r.state, count, false);
-                    else
-                        fetch_tiles(to, first, r.state, r.time, count, at, (int)r.how);
+                    if (r.data != nullptr)
+                        fetch_tiles(which == BACK_B ? B_tiles[buffer] : C_tiles[buffer],
+                                    pointer(which) + from * r.state +
+                                        at.start * PARTS * r.time,
+                                    r.state, r.time, min(STATES, states - from), at,
+                                    (int)r.how);
                 }
             }
             if ((n == 0 || !is_tile) && tile > 0) {
@@ -759,11 +752,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                     const scan_rows &r = f.rows[which];
                     const int slot =
                         which == BACK_U && (tile - 1) % 2 ? BACK_FETCHED : which;
-                    if (r.data == nullptr || (HALF && m.is_full(which)))
-                        continue;
-                    if (at.left == TILE && r.how != IN_ELEMENTS)
-                        fetch_whole_run(runs[slot], pointer(which), at, (int)r.how);
-                    else
+                    if (r.data != nullptr && !(HALF && m.is_full(which)))
                         fetch_run(runs[slot], pointer(which), r.time, at, (int)r.how);
                 }
             }

@@ -176,31 +176,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
             const state_tiles &B = B_tiles[buffer];
             buffer ^= 1;
-            const place at = {next, lane * STEPS, TILE, 1, lane}; /* all exist */
+            const place at = {(int64_t)next * TILE, lane * STEPS, TILE, 1, lane};
             if (next < to && f.rows[BACK_B].data != nullptr) {
                 const scan_rows &r = f.rows[BACK_B];
                 const int begin = next == tile ? n + STATES : 0;
-                const int count = min(STATES, states - begin);
-                const IN *first =
-                    pointer(BACK_B) + begin * r.state + start_of(next) * PARTS * r.time;
-                if (r.how == IN_PIECES)
-                    fetch_whole_tiles(B_tiles[buffer], first, r.state, count,
-                                      next + 2 < f.tiles);
-                else
-                    fetch_tiles(B_tiles[buffer], first, r.state, r.time, count, at,
-                                (int)r.how);
+                fetch_tiles(B_tiles[buffer],
+                            pointer(BACK_B) + begin * r.state +
+                                at.start * PARTS * r.time,
+                            r.state, r.time, min(STATES, states - begin), at,
+                            (int)r.how);
             }
             if ((n == 0 || !is_tile) && tile + 1 < to) {
-                const place ahead = {tile + 1, lane * STEPS, TILE, 1, lane};
+                place ahead = at;
+                ahead.start = (int64_t)(tile + 1) * TILE;
 #pragma unroll 1
-                for (int which = BACK_U; which <= BACK_DELTA; which++) {
-                    const scan_rows &r = f.rows[which];
-                    if (r.how != IN_ELEMENTS)
-                        fetch_whole_run(runs[which], pointer(which), ahead, (int)r.how);
-                    else
-                        fetch_run(runs[which], pointer(which), r.time, ahead,
-                                  (int)r.how);
-                }
+                for (int which = BACK_U; which <= BACK_DELTA; which++)
+                    fetch_run(runs[which], pointer(which), f.rows[which].time, ahead,
+                              (int)f.rows[which].how);
             }
             if (!is_tile)
                 break;

@@ -142,7 +142,7 @@ static void plan_one(scan_backward *f) {
  * one to write it, unless they become much larger than u. */
 static void share_slices(scan_backward *f, int64_t each) {
     const int64_t elements = f->p.u.shape[0] * f->p.u.shape[1] * f->padded;
-    const int64_t most = 8 * elements > 64 << 20 ? 8 * elements : 64 << 20;
+    const int64_t most = 2 * elements > 32 << 20 ? 2 * elements : 32 << 20;
     f->atomic = !(f->p.call.flags & MBR_DETERMINISTIC) && f->slices > SHARED_SLICES &&
                 f->slices * each > most;
     if (f->atomic)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fwd.cuh - how the scan's kernels move rows of (batch, channel, time) tensors and
+ * fwd.cuh - how the forward kernel moves rows of (batch, channel, time) tensors and
  * tiles of B and C. A row is worked by a team of LANES lanes, each of which holds STEPS
  * consecutive positions, its run, of a tile of TILE.
  *
@@ -222,7 +222,7 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
     uint16_t *to = row + start_of(at.tile);
     const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
 #pragma unroll 2
-    for (int i = 2 * at.lane - odd; max(i, 0) < left; i += 2 * LANES) {
+    for (int i = 2 * at.lane - odd; i < left; i += 2 * LANES) {
         if (i >= 0 && i + 1 < left)
             *reinterpret_cast<uint32_t *>(to + i) =
                 from[i] | (uint32_t)from[i + 1] << 16;

@@ -8,7 +8,7 @@
 #ifndef MBR_TURNS_CUH
 #define MBR_TURNS_CUH
 
-#include "fwd.cuh"
+#include "bwd.cuh"
 
 INLINE float size_of(float a) {
     return a;
