@@ -94,9 +94,9 @@ template <int lanes> INLINE complex sum_lanes(complex x) {
 /* ---- shuffles to the left -----------------------------------------------------------
  */
 
-/* As scan_round and lane_before of device.cuh, with `after` for `before`. `reach` is the
- * shuffles' last operand: what lies to the right of a team's last lane with a position
- * is not there, be it 0, since a product of decays may be infinite. */
+/* As scan_round and lane_before of device.cuh, with `after` for `before`. `reach` is
+ * the shuffles' last operand: what lies to the right of a team's last lane with a
+ * position is not there, be it 0, since a product of decays may be infinite. */
 template <int lanes> INLINE int reach_of(int last) {
     return (32 - lanes) << 8 | last;
 }
@@ -201,8 +201,8 @@ INLINE value take_turn_right(const value (&a)[STEPS], const value (&b)[STEPS],
 
 /* As take_turn_right, to the left: g = v + conj(a of the next step) g; leaves in `left`
  * what the lane hands on. */
-INLINE value take_turn_left(const value (&a)[STEPS], const value (&v)[STEPS], value last,
-                            value &left, int reach, int lane) {
+INLINE value take_turn_left(const value (&a)[STEPS], const value (&v)[STEPS],
+                            value last, value &left, int reach, int lane) {
     value in = zero_value();
     left = in;
 #pragma unroll 1
@@ -325,8 +325,9 @@ struct coefficients {
     int alternate_B, alternate_C; /* 1: every other one is, 0: all */
 };
 
-/* `count` states from n on over a tile; B, C: their tiles; partial: where this lane's quads go. Plain
- * B and C are variable, of type T and not odd, and there is no constant factor. */
+/* `count` states from n on over a tile; B, C: their tiles; partial: where this lane's
+ * quads go. Plain B and C are variable, of type T and not odd, and there is no constant
+ * factor. */
 template <class T, bool plain>
 INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const channel &c,
                     cursor &ahead, int n, const state_tiles &B, const state_tiles &C,
@@ -408,7 +409,8 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
             h = zero_value();
 
         float pair[PAIR];
-        value dA = zero_value(), dB = zero_value(), dC = zero_value(); /* of constants */
+        value dA = zero_value(), dB = zero_value(),
+              dC = zero_value(); /* of constants */
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             const value carry = a[i] * h;
@@ -494,7 +496,8 @@ INLINE void load_floats(float (&v)[STEPS], const float *row, int64_t stride,
         v[i] = words[at.first + i];
 }
 
-/* The teams' channels. In shared memory, since they are looked at only once per tile. */
+/* The teams' channels. In shared memory, since they are looked at only once per tile.
+ */
 struct teams_of_block {
     void *row[BACK_ROWS][TEAMS];
     float D[TEAMS], bias[TEAMS];
@@ -517,7 +520,8 @@ struct mover {
         return own.row[which][threadIdx.x / LANES];
     }
     INLINE bool is_odd_row(int which) const {
-        return f.rows[which].how == IN_WORDS && is_odd(static_cast<const IN *>(row(which)));
+        return f.rows[which].how == IN_WORDS &&
+               is_odd(static_cast<const IN *>(row(which)));
     }
     INLINE void take(float (&v)[STEPS], int which) const {
         const int slot = which == BACK_U && tile % 2 ? BACK_FETCHED : which;
@@ -686,8 +690,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
     float *sums = f.sums + row * (SUMS_VALUES + 3 * PARTS * states);
     float4 *partial = reinterpret_cast<float4 *>(f.partial) +
-                      ((in_group % f.slices * p.u.shape[0] + b) * f.groups + g) * tiles *
-                          states * QUADS;
+                      ((in_group % f.slices * p.u.shape[0] + b) * f.groups + g) *
+                          tiles * states * QUADS;
     float dD = 0.0f, dbias = 0.0f;
     channel c;
     c.d = d;
@@ -704,12 +708,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     };
 
     int buffer = 0;
-    int tile = tiles; /* a pass before the last tile begins to fetch it */
+    int tile = tiles;     /* a pass before the last tile begins to fetch it */
     asm("" : "+r"(tile)); /* else that pass gets code of its own */
 #pragma unroll 1
     for (; tile >= 0; tile--) {
         const bool is_tile = tile < tiles, first = tile == tiles - 1;
-        const mover m = {f, own, runs, exchanges[team], place_at(tile), tile, exists, is_f16};
+        const mover m = {f,    own,    runs,  exchanges[team], place_at(tile),
+                         tile, exists, is_f16};
         steps s;
         cursor ahead;
         if (is_tile) {
@@ -761,11 +766,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             const int count = min(STATES, states - n);
             if (f.plain && !IS_COMPLEX) {
                 if constexpr (!HALF)
-                    reverse<f32, true>(s, p, c, ahead, n, B, C, {}, count, exists, first,
-                                       own_partial, m.at);
+                    reverse<f32, true>(s, p, c, ahead, n, B, C, {}, count, exists,
+                                       first, own_partial, m.at);
                 else if (is_f16)
-                    reverse<f16, true>(s, p, c, ahead, n, B, C, {}, count, exists, first,
-                                       own_partial, m.at);
+                    reverse<f16, true>(s, p, c, ahead, n, B, C, {}, count, exists,
+                                       first, own_partial, m.at);
                 else
                     reverse<bf16, true>(s, p, c, ahead, n, B, C, {}, count, exists,
                                         first, own_partial, m.at);
@@ -775,7 +780,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                                          is_f16,
                                          is_odd_row(BACK_B),
                                          is_odd_row(BACK_C),
-                                         alternates(f.rows[BACK_B]), alternates(f.rows[BACK_C])};
+                                         alternates(f.rows[BACK_B]),
+                                         alternates(f.rows[BACK_C])};
                 reverse<IN, false>(s, p, c, ahead, n, B, C, of, count, exists, first,
                                    own_partial, m.at);
             }

@@ -59,7 +59,8 @@ INLINE int bytes_of(int elements, int size) {
     return max(0, min(size, elements * (int)sizeof(IN)));
 }
 
-/* ---- rows -------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------------------
+ */
 
 /* Every thread's run of one tensor: piece j of thread t at [j][t]. */
 struct team_runs {
@@ -94,10 +95,12 @@ INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place 
     }
     const int odd = is_odd(from), left = at.left + odd;
     from += at.lane * PER_WORD - odd;
-    const auto word_of = [&](int w) { /* word w of the team's */
-        uint4 *piece = &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
-        return reinterpret_cast<uint32_t *>(piece) + w % 4;
-    };
+    const auto word_of =
+        [&](int w) { /* word w of the team's */
+                     uint4 *piece =
+                         &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
+                     return reinterpret_cast<uint32_t *>(piece) + w % 4;
+        };
     if (left >= TILE) {
 #pragma unroll
         for (int i = 0; i < WORDS_OF_RUN; i++)
@@ -135,7 +138,8 @@ INLINE void take_run(float (&v)[STEPS], const team_runs &from, bool odd, bool is
     unpack_run(v, r, is_f16);
 }
 
-/* ---- results ----------------------------------------------------------------------- */
+/* ---- results -----------------------------------------------------------------------
+ */
 
 /* A team's tile of words, to hand positions from lane to lane: global memory is written
  * across lanes wherever a lane's own run cannot be moved in pieces. */
@@ -149,8 +153,8 @@ INLINE void lay_out(exchange &team, const uint32_t (&word)[words], int lane) {
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < words / 4; j++)
-        team.piece[lane * (words / 4) + j] = make_uint4(
-            word[4 * j], word[4 * j + 1], word[4 * j + 2], word[4 * j + 3]);
+        team.piece[lane * (words / 4) + j] =
+            make_uint4(word[4 * j], word[4 * j + 1], word[4 * j + 2], word[4 * j + 3]);
     __syncwarp();
 }
 
@@ -203,14 +207,15 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
 #pragma unroll 2
     for (int i = 2 * at.lane - odd; max(i, 0) < left; i += 2 * LANES) {
         if (i >= 0 && i + 1 < left)
-            *reinterpret_cast<uint32_t *>(to + i) =
-                from[i] | (uint32_t)from[i + 1] << 16;
+            *reinterpret_cast<uint32_t *>(to + i) = from[i] | (uint32_t)from[i + 1]
+                                                                  << 16;
         else
             to[max(i, 0)] = from[max(i, 0)];
     }
 }
 
-/* ---- B and C ----------------------------------------------------------------------- */
+/* ---- B and C -----------------------------------------------------------------------
+ */
 
 constexpr int STATE_PIECES = TILE * PARTS / PER_PIECE;
 

@@ -33,9 +33,9 @@ struct place {
 
 /* ---- shuffles within a unit ---------------------------------------------------------
  *
- * `reach` is a shuffle's last operand: it keeps units apart and, to the left, says which
- * lane is the last one with a position. What is beyond is not there, be it 0, since a
- * product of decays may be infinite.
+ * `reach` is a shuffle's last operand: it keeps units apart and, to the left, says
+ * which lane is the last one with a position. What is beyond is not there, be it 0,
+ * since a product of decays may be infinite.
  */
 
 template <int by> INLINE void round_right(float &a, float &h, int reach) {
@@ -81,10 +81,10 @@ INLINE float lane_after(float x, float last, int reach) {
 /* In every (span / 4)th lane: the sum over the unit of x, y, z or nothing. */
 INLINE float sum_three(float x, float y, float z, const place &at) {
     const bool upper = at.lane & at.span / 2, odd = at.lane & at.span / 4;
-    const float a = (upper ? z : x) +
-                    __shfl_xor_sync(ALL_LANES, upper ? x : z, at.span / 2);
-    const float b = (upper ? 0.0f : y) +
-                    __shfl_xor_sync(ALL_LANES, upper ? y : 0.0f, at.span / 2);
+    const float a =
+        (upper ? z : x) + __shfl_xor_sync(ALL_LANES, upper ? x : z, at.span / 2);
+    const float b =
+        (upper ? 0.0f : y) + __shfl_xor_sync(ALL_LANES, upper ? y : 0.0f, at.span / 2);
     float sum = (odd ? b : a) + __shfl_xor_sync(ALL_LANES, odd ? a : b, at.span / 4);
 #pragma unroll 1
     for (int by = at.span / 8; by > 0; by /= 2)
@@ -95,12 +95,13 @@ INLINE float sum_three(float x, float y, float z, const place &at) {
 /* ---- rows ---------------------------------------------------------------------------
  */
 
-/* Begins to copy a unit's part of a row. Neighbouring lanes copy neighbouring pieces, so
- * that whole sectors are asked for at once. What cannot be copied in pieces is in words,
- * from a position early if the row begins inside one: true then. is_last: nothing of
- * the tensor lies behind the row. */
+/* Begins to copy a unit's part of a row. Neighbouring lanes copy neighbouring pieces,
+ * so that whole sectors are asked for at once. What cannot be copied in pieces is in
+ * words, from a position early if the row begins inside one: true then. is_last:
+ * nothing of the tensor lies behind the row. */
 template <class T>
-INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last, const place &at) {
+INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last,
+                  const place &at) {
     row += (uint32_t)(at.start * (int)sizeof(T));
     if (wide) {
 #pragma unroll
@@ -112,7 +113,8 @@ INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last, const pla
         return false;
     }
     const int odd = sizeof(T) == 2 ? (int)(reinterpret_cast<uintptr_t>(row) & 2) : 0;
-    const int bytes = at.left * (int)sizeof(T) + odd, readable = bytes + (is_last ? 0 : 2);
+    const int bytes = at.left * (int)sizeof(T) + odd,
+              readable = bytes + (is_last ? 0 : 2);
     char *shared = reinterpret_cast<char *>(to);
     row -= odd;
 #pragma unroll 1
@@ -150,8 +152,8 @@ INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, bool is_f16,
             reinterpret_cast<const uint32_t *>(from)[WORDS<T> * (at.lane + 1)];
 #pragma unroll
         for (int i = 0; i < WORDS<T>; i++)
-            r.word[i] = __funnelshift_r(
-                r.word[i], i + 1 < WORDS<T> ? r.word[i + 1] : beyond, 16);
+            r.word[i] = __funnelshift_r(r.word[i],
+                                        i + 1 < WORDS<T> ? r.word[i + 1] : beyond, 16);
     }
     unpack(v, r, is_f16);
 }
@@ -179,8 +181,8 @@ INLINE void store(const float (&v)[STEPS], char *row, const scan_rows &rows,
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < PIECES<T>; i++)
-        staged[at.lane * PIECES<T> + i] = make_uint4(r.word[4 * i], r.word[4 * i + 1],
-                                                     r.word[4 * i + 2], r.word[4 * i + 3]);
+        staged[at.lane * PIECES<T> + i] = make_uint4(
+            r.word[4 * i], r.word[4 * i + 1], r.word[4 * i + 2], r.word[4 * i + 3]);
     __syncwarp();
     const int left = exists ? at.left : 0;
     if ((int)rows.how == IN_ELEMENTS) {
@@ -230,8 +232,8 @@ INLINE void add_warps(float *to, const float (*sums)[SUMS_VALUES + 1], int warps
     to[which] = sum;
 }
 
-/* What comes in to a lane from its left and right where scans would go wrong (turns.cuh):
- * the lanes of all warps of a team one after the other. */
+/* What comes in to a lane from its left and right where scans would go wrong
+ * (turns.cuh): the lanes of all warps of a team one after the other. */
 INLINE void take_turns(float &from_left, float &from_right, const float (&a)[STEPS],
                        const float (&dt)[STEPS], const float (&u)[STEPS],
                        const float (&dy)[STEPS], const float (&B)[STEPS],
@@ -281,7 +283,7 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
     extern __shared__ uint4 dynamic[];
     __shared__ meeting met;
     __shared__ float ones[MOST / 32][ONES + 1]; /* of a unit's next channel */
-    __shared__ char *rows[BACK_ROWS]; /* of channel 0 in this batch entry */
+    __shared__ char *rows[BACK_ROWS];           /* of channel 0 in this batch entry */
     const mbr_selective_scan_bwd_params &p = f.p;
     const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
     const bool full_dout = sizeof(IN) == 4 || p.dout.dtype_bits == 32;
@@ -316,11 +318,13 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         return begin + min(r * teams + team, count - 1);
     };
     if (threadIdx.x < BACK_ROWS)
-        rows[threadIdx.x] =
-            f.rows[threadIdx.x].data + b * f.rows[threadIdx.x].batch;
+        rows[threadIdx.x] = f.rows[threadIdx.x].data + b * f.rows[threadIdx.x].batch;
     __syncthreads();
-    const auto row_of = [&](int which, int i) { /* strides fit so: cuda_bwd.c */
-        return rows[which] + (uint64_t)(uint32_t)i * (uint32_t)f.rows[which].channel;
+    const auto row_of = [&](int which,
+                            int i) { /* strides fit so: cuda_bwd.c */
+                                     return rows[which] +
+                                            (uint64_t)(uint32_t)i *
+                                                (uint32_t)f.rows[which].channel;
     };
     const auto is_wide = [&](int which) { return (int)f.rows[which].how == IN_PIECES; };
     const bool is_last_batch = b + 1 == p.u.shape[0];
@@ -328,10 +332,10 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
     float B[STEPS], C[STEPS], dB[STEPS], dC[STEPS];
     {
         const bool is_last = is_last_batch && group + 1 == groups;
-        const bool odd_B = fetch<IN>(u_run, row_of(BACK_B, group), is_wide(BACK_B),
-                                     is_last, at);
-        const bool odd_C = fetch<IN>(delta_run, row_of(BACK_C, group), is_wide(BACK_C),
-                                     is_last, at);
+        const bool odd_B =
+            fetch<IN>(u_run, row_of(BACK_B, group), is_wide(BACK_B), is_last, at);
+        const bool odd_C =
+            fetch<IN>(delta_run, row_of(BACK_C, group), is_wide(BACK_C), is_last, at);
         copies_wait();
         __syncwarp();
         take<IN>(B, u_run, odd_B, is_f16, at);
@@ -350,14 +354,13 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         const int d = channel_of(r);
         const bool is_last = is_last_batch && d + 1 == dim;
         odd_u = fetch<IN>(u_run, row_of(BACK_U, d), is_wide(BACK_U), is_last, at);
-        odd_delta = fetch<IN>(delta_run, row_of(BACK_DELTA, d),
-                              is_wide(BACK_DELTA), is_last, at);
+        odd_delta = fetch<IN>(delta_run, row_of(BACK_DELTA, d), is_wide(BACK_DELTA),
+                              is_last, at);
         if (full_dout)
-            fetch<f32>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT),
-                       is_last, at);
+            fetch<f32>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT), is_last, at);
         else
-            odd_dout = fetch<IN>(dout_run, row_of(BACK_DOUT, d),
-                                 is_wide(BACK_DOUT), is_last, at);
+            odd_dout = fetch<IN>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT),
+                                 is_last, at);
         if (at.lane < ONES) {
             const mbr_tensor &t = at.lane == ONE_A   ? p.A
                                   : at.lane == ONE_D ? p.D
@@ -462,8 +465,8 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
                 met.g[parity][warp] = g;
             in_turn = __syncthreads_or(in_turn);
             if (r > 0)
-                add_warps(sums + (int64_t)(d - 1) * SUMS_ONE,
-                          met.sums[parity ^ 1], warps);
+                add_warps(sums + (int64_t)(d - 1) * SUMS_ONE, met.sums[parity ^ 1],
+                          warps);
         } else {
             in_turn = __any_sync(ALL_LANES, in_turn);
         }
@@ -523,8 +526,8 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
             dbias += carry[i];
-        store<IN>(u, rows[BACK_DU] + d * f.rows[BACK_DU].channel, f.rows[BACK_DU], is_f16,
-                  exists, staged, at);
+        store<IN>(u, rows[BACK_DU] + d * f.rows[BACK_DU].channel, f.rows[BACK_DU],
+                  is_f16, exists, staged, at);
         store<IN>(carry, rows[BACK_DDELTA] + d * f.rows[BACK_DDELTA].channel,
                   f.rows[BACK_DDELTA], is_f16, exists, staged, at);
         const float total = sum_three(dD, dbias, dA, at);
@@ -547,13 +550,12 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         each[(STEPS + i) * blockDim.x + threadIdx.x] = dC[i];
     }
     __syncthreads();
-    float *partial = f.partial +
-                     ((slice * p.u.shape[0] + b) * groups + group) * 2 * f.padded;
+    float *partial =
+        f.partial + ((slice * p.u.shape[0] + b) * groups + group) * 2 * f.padded;
 #pragma unroll 1
     for (int i = threadIdx.x; i < 2 * lanes * STEPS; i += blockDim.x) {
         const int number = i / (lanes * STEPS) * STEPS + i % STEPS;
-        const float *first =
-            each + number * blockDim.x + i % (lanes * STEPS) / STEPS;
+        const float *first = each + number * blockDim.x + i % (lanes * STEPS) / STEPS;
         float sum = *first;
 #pragma unroll 1
         for (int t = 1; t < teams; t++)

@@ -82,10 +82,9 @@ INLINE void sum_coefficients(const scan_backward &f, int64_t block) {
     const int64_t state = i / quads % states, tile = i / quads / states % f.tiles;
     const int64_t row = i / quads / states / f.tiles;
     const mbr_tensor &t = is_C ? p.dC : p.dB;
-    const int64_t at =
-        is_plain ? place % (quads / 2) * 4
-                 : (tile * f.lanes + lane % f.lanes) * f.steps * parts +
-                       number % (of_lane / 2);
+    const int64_t at = is_plain ? place % (quads / 2) * 4
+                                : (tile * f.lanes + lane % f.lanes) * f.steps * parts +
+                                      number % (of_lane / 2);
     if (t.ndim != 4)
         return;
     const int64_t to = row / f.groups * t.stride[0] + row % f.groups * t.stride[1] +

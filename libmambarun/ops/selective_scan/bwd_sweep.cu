@@ -29,8 +29,8 @@ struct coefficients {
     int odd, alternate; /* the first row is odd; 1: every other one is, 0: all */
 };
 
-/* `count` states over a tile, from those at `entry` to those `states` further. Plain B is
- * variable, of type T and not odd. */
+/* `count` states over a tile, from those at `entry` to those `states` further. Plain B
+ * is variable, of type T and not odd. */
 template <class T, bool plain>
 INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float sum,
                     const value *A, int64_t A_stride, const state_tiles &B,
@@ -43,7 +43,8 @@ INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float su
         if constexpr (plain)
             take_values<T>(Bn, B, n, lane);
         else if (of.variable)
-            take_any_values(Bn, B, n, (of.odd ^ (of.alternate & n)) & 1, of.is_f16, lane);
+            take_any_values(Bn, B, n, (of.odd ^ (of.alternate & n)) & 1, of.is_f16,
+                            lane);
         const auto step = [&](value before, int i) {
             const value in = plain || of.variable ? du[i] * Bn[i] : as_value(du[i]);
             return multiply_add(decay(dt[i], rate), before, in);
@@ -92,9 +93,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int64_t of_chunk = block / f.chunks, chunk = block - of_chunk * f.chunks;
     const int64_t of_group = of_chunk / f.blocks_per_group;
     const int64_t b = of_group / f.groups, g = of_group - b * f.groups;
-    const int64_t in_group = (of_chunk - of_group * f.blocks_per_group) *
-                                 (blockDim.x / LANES) +
-                             team;
+    const int64_t in_group =
+        (of_chunk - of_group * f.blocks_per_group) * (blockDim.x / LANES) + team;
     /* A team without a channel works on the group's last one and stores nothing. */
     const bool exists = in_group < f.width;
     const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
@@ -112,17 +112,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         return f.rows[which].how == IN_WORDS && is_odd(pointer(which));
     };
     const float bias =
-        p.delta_bias.data ? static_cast<const float *>(
-                                p.delta_bias.data)[row_of_delta * p.delta_bias.stride[0]]
-                          : 0.0f;
+        p.delta_bias.data
+            ? static_cast<const float *>(
+                  p.delta_bias.data)[row_of_delta * p.delta_bias.stride[0]]
+            : 0.0f;
     const value *A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
     const int from = (int)(chunk * (CHUNK / TILE));
     const int to = (int)min(f.tiles, (int64_t)from + CHUNK / TILE) - 1; /* no further */
-    value *entry =
-        reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
+    value *entry = reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
     const bool is_plain = f.rows[BACK_B].data != nullptr && f.plain && !IS_COMPLEX;
-    const coefficients of = {f.rows[BACK_B].data != nullptr, is_f16, is_odd_row(BACK_B),
-                             f.rows[BACK_B].how == IN_WORDS ? (int)f.rows[BACK_B].state & 1 : 0};
+    const coefficients of = {
+        f.rows[BACK_B].data != nullptr, is_f16, is_odd_row(BACK_B),
+        f.rows[BACK_B].how == IN_WORDS ? (int)f.rows[BACK_B].state & 1 : 0};
 
     if (f.atomic) {
         const int64_t quads = f.slices * p.u.shape[0] * f.groups * f.tiles * states *
@@ -145,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
 
     int buffer = 0;
-    int tile = from - 1; /* a pass before the first tile begins to fetch it */
+    int tile = from - 1;  /* a pass before the first tile begins to fetch it */
     asm("" : "+r"(tile)); /* else that pass gets code of its own */
 #pragma unroll 1
     for (; tile < to; tile++) {
@@ -180,11 +181,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             if (next < to && f.rows[BACK_B].data != nullptr) {
                 const scan_rows &r = f.rows[BACK_B];
                 const int begin = next == tile ? n + STATES : 0;
-                fetch_tiles(B_tiles[buffer],
-                            pointer(BACK_B) + begin * r.state +
-                                at.start * PARTS * r.time,
-                            r.state, r.time, min(STATES, states - begin), at,
-                            (int)r.how);
+                fetch_tiles(
+                    B_tiles[buffer],
+                    pointer(BACK_B) + begin * r.state + at.start * PARTS * r.time,
+                    r.state, r.time, min(STATES, states - begin), at, (int)r.how);
             }
             if ((n == 0 || !is_tile) && tile + 1 < to) {
                 place ahead = at;
@@ -201,18 +201,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             if (is_plain) {
                 if constexpr (!HALF)
                     advance<f32, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                       entry + n, states, count, exists,
-                                       lane);
+                                       entry + n, states, count, exists, lane);
                 else if (is_f16)
                     advance<f16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                       entry + n, states, count, exists,
-                                       lane);
+                                       entry + n, states, count, exists, lane);
                 else
                     advance<bf16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                        entry + n, states, count, exists,
-                                        lane);
+                                        entry + n, states, count, exists, lane);
             } else {
-                advance<IN, false>(dt, du, sum, own_A, p.A.stride[1], B, of, entry + n, states, count, exists, lane);
+                advance<IN, false>(dt, du, sum, own_A, p.A.stride[1], B, of, entry + n,
+                                   states, count, exists, lane);
             }
         }
         if (is_tile)

@@ -3,21 +3,21 @@
  * cuda_bwd.c - launches the backward selective scan: picks rows of instances.def, lays
  * out the workspace and says how many blocks of how many channels. Up to three kernels:
  * the states before every tile (bwd_sweep.cu), the gradients (bwd.cu), and the sums
- * over blocks and batch (bwd_sum.cu).
+ * over blocks and batch (bwd_sum.cu); of one state two, bwd_one.cu and the sums.
  */
 #include "../../variant/cuda.h"
 #include "cuda_rows.h"
 
 enum {
     WARP = 32,
-    CHUNK = 2048,       /* positions per entry of x */
-    THREADS = 128,      /* per block at most, as in bwd.cuh */
-    SUM_THREADS = 256,  /* as in bwd_sum.cu */
-    SUM_ITEMS = 32,     /* results of one of its blocks */
-    ENOUGH_WARPS = 800, /* fewer leave much of a large GPU idle */
-    SHARED_SLICES = 8,  /* of partial sums, if blocks have to share them */
-    ONE_BLOCKS = 1056,  /* of bwd_one.cu, which a large GPU is to have */
-    ONE_ROUNDS = 24,    /* channels that a team of it goes through, at most */
+    CHUNK = 2048,            /* positions per entry of x */
+    THREADS = 128,           /* per block at most, as in bwd.cuh */
+    SUM_THREADS = 256,       /* as in bwd_sum.cu */
+    SUM_ITEMS = 32,          /* results of one of its blocks */
+    ENOUGH_WARPS = 800,      /* fewer leave much of a large GPU idle */
+    SHARED_SLICES = 8,       /* of partial sums, if blocks have to share them */
+    ONE_BLOCKS = 1056,       /* of bwd_one.cu, which a large GPU is to have */
+    ONE_ROUNDS = 24,         /* channels that a team of it goes through, at most */
     SHARED_BYTES = 45 * 1024 /* dynamic; with its static part at most 48 KB */
 };
 
@@ -211,11 +211,11 @@ static void describe(scan_backward *f, int which) {
     const mbr_selective_scan_bwd_params *p = &f->p;
     const bool variable_B = p->B.ndim == 4, variable_C = p->C.ndim == 4;
     const mbr_tensor *tensors[BACK_ROWS] = {
-        [BACK_U] = &p->u,         [BACK_DELTA] = &p->delta,
-        [BACK_Z] = &p->z,         [BACK_DOUT] = &p->dout,
-        [BACK_OUT] = &p->out,     [BACK_B] = variable_B ? &p->B : NULL,
-        [BACK_DZ] = &p->dz,       [BACK_C] = variable_C ? &p->C : NULL,
-        [BACK_OUT_Z] = &p->out_z, [BACK_DU] = &p->du,
+        [BACK_U] = &p->u,          [BACK_DELTA] = &p->delta,
+        [BACK_Z] = &p->z,          [BACK_DOUT] = &p->dout,
+        [BACK_OUT] = &p->out,      [BACK_B] = variable_B ? &p->B : NULL,
+        [BACK_DZ] = &p->dz,        [BACK_C] = variable_C ? &p->C : NULL,
+        [BACK_OUT_Z] = &p->out_z,  [BACK_DU] = &p->du,
         [BACK_DDELTA] = &p->ddelta};
     for (int i = 0; i < BACK_ROWS; i++) {
         const mbr_tensor *t = tensors[i];
@@ -265,7 +265,8 @@ mbr_status mbr_impl_selective_scan_bwd(const mbr_selective_scan_bwd_params *p) {
     describe(&f, which);
     mbr_status s = MBR_OK;
     if (which == ONE && f.tiles > 0)
-        s = launch(&f, k->one, f.blocks, threads_for(&f), one_bytes(p, threads_for(&f)));
+        s = launch(&f, k->one, f.blocks, threads_for(&f),
+                   one_bytes(p, threads_for(&f)));
     if (which != ONE && (f.tiles > 1 || f.atomic))
         s = launch(&f, k->sweep[which], f.blocks * f.chunks, threads_for(&f), 0);
     if (which != ONE && s == MBR_OK && f.tiles > 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cuda_rows.h - how cuda_fwd.c and cuda_bwd.c describe a tensor's rows to their kernels.
+ * cuda_rows.h - how cuda_fwd.c and cuda_bwd.c describe a tensor's rows to their
+ * kernels.
  */
 #ifndef MBR_CUDA_ROWS_H
 #define MBR_CUDA_ROWS_H

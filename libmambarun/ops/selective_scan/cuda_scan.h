@@ -89,11 +89,11 @@ typedef struct scan_backward {
     int64_t blocks, blocks_per_group;
     int64_t chunks; /* the sweep's blocks take one each */
     int64_t slices;
-    int64_t first_block;   /* of this launch */
+    int64_t first_block; /* of this launch */
     scan_rows rows[BACK_ROWS];
-    uint32_t full;         /* bits 1 << BACK_..: rows of fp32, whatever u is */
-    uint32_t plain;        /* B and C are variable, and no row begins inside a word */
-    uint32_t atomic;       /* blocks share slices, which the sweep has set to 0 */
+    uint32_t full;   /* bits 1 << BACK_..: rows of fp32, whatever u is */
+    uint32_t plain;  /* B and C are variable, and no row begins inside a word */
+    uint32_t atomic; /* blocks share slices, which the sweep has set to 0 */
     uint32_t reserved;
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
     int64_t channels;      /* of a block of bwd_one.cu; 0: it is not that kernel */

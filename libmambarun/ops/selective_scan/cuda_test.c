@@ -431,7 +431,8 @@ static void one_state_has_a_kernel_of_its_own(void **state) {
     assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_one_half");
     assert_int_equal(fake->each[0].block[0], 2 * WARP); /* teams of 8 lanes for 3 */
 
-    const problem others[] = {{.length = 4097, .states = 1}, {.length = 49, .states = 2}};
+    const problem others[] = {{.length = 4097, .states = 1},
+                              {.length = 49, .states = 2}};
     for (size_t i = 0; i < 2; i++) {
         s.length = others[i].length, s.states = others[i].states;
         p = backward(&s);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * turns.cuh - the lanes of a team one after the other, where a scan over them would go
- * wrong: a product of decays may be infinite though no state is, or meet a state of 0 or
- * of the other sign. That takes growth by 2^120 within a tile, which no trained model
- * has, so this need not be fast.
+ * wrong: a product of decays may be infinite though no state is, or meet a state of 0
+ * or of the other sign. That takes growth by 2^120 within a tile, which no trained
+ * model has, so this need not be fast.
  */
 #ifndef MBR_TURNS_CUH
 #define MBR_TURNS_CUH
