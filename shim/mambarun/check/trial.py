@@ -204,7 +204,7 @@ def _load(device: str) -> dict[str, Any]:
     begin = time.perf_counter()
     try:
         variant = _info.preload(device)
-    except RuntimeError:
+    except (RuntimeError, ImportError):  # every call will say it again, and be judged
         return {"device": device, "error": _last_line()}
     seconds = time.perf_counter() - begin
     build = next(v["build"] for v in _info.variants(device) if v["name"] == variant)
