@@ -21,6 +21,7 @@
 #   transformers      MambaForCausalLM: its fast path, against its slow one
 #   scan_c            examples/scan.c, compiled here
 #   vmamba_digits, mamba_text    the examples reach their marks
+#   check             mambarun-check, in all its ways
 #   bench             each row of the published table: checked, then timed
 #
 # Several parts run JOBS (4) at a time, those that measure time last and alone; a failure
@@ -49,7 +50,8 @@ unset MAMBARUN_PATH MAMBARUN_VARIANT
 
 all=(conformance callers shim subset:cuda11_ptx80 transformers memcheck racecheck
     vmamba_digits mamba_text subset:cuda13_sm90 subset:cuda11_sm90 deterministic large
-    scan_c bench)
+    scan_c check bench)
+alone=" check bench " # they measure time
 
 # ---- what is installed ----------------------------------------------------------------
 
@@ -171,6 +173,30 @@ vmamba_digits() {
 }
 mamba_text() { limit "$python" examples/mamba_text.py --device cuda; }
 
+# The answers go to docs/results, and none has the name of this machine.
+check() {
+    local results=$out/docs/results status=0 code begin command
+    local report=$results/check_gpu_report.txt
+    local commands=(
+        "mambarun-check --no-run -v"
+        "mambarun-check --run --bench -v --report $report"
+        "mambarun-check --run --lang zh"
+        "mambarun-check --require gpu,sm_${variant##*sm},$variant -q"
+        "python -m mambarun --json --no-run")
+    for command in "${commands[@]}"; do
+        echo "\$ ${command//$out\//}"
+        begin=$(date +%s%N) code=0
+        # shellcheck disable=SC2086 # words
+        PATH=$site/bin:$PATH limit $command || code=$?
+        echo "# status $code, $((($(date +%s%N) - begin) / 1000000)) ms"
+        [ $code = 0 ] || status=1
+        echo
+    done >"$results/check_gpu.txt" 2>&1
+    grep -e '^[$#] ' "$results/check_gpu.txt"
+    ! grep -w -e "$(uname -n)" "$results/check_gpu.txt" "$report" || status=1
+    return "$status"
+}
+
 bench() {
     limit "$python" bench/gpu.py --json "$said/bench.json" \
         ${UPSTREAM:+--upstream "$UPSTREAM"}
@@ -209,13 +235,15 @@ done
 need_site
 describe_machine >"$raw/machine.txt"
 for part; do
-    [ "$part" != bench ] || continue
+    [[ $alone != *" $part "* ]] || continue
     while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-4}" ]; do
         wait -n
     done
     run_part "$part" &
 done
 wait
-[[ " $* " != *" bench "* ]] || run_part bench
+for part; do
+    [[ $alone != *" $part "* ]] || run_part "$part"
+done
 [ $# != 1 ] || cat "$said/${1/:/-}.txt"
 "$python" ci/summary.py "$out" >"$said/summary.md"
