@@ -15,6 +15,9 @@
  */
 #include "channel.cuh"
 
+constexpr bool SCOUTS = IDS != 2; /* channels lie side by side */
+constexpr int LOOK_AHEAD = 12;    /* steps that are asked for in time */
+
 /* Of a lane's channels; the bias is last. */
 typedef float sums[TAPS + 1][COUNT];
 
@@ -29,10 +32,19 @@ struct walk {
     int next_id[AHEAD];
     float old_x[BEFORE][COUNT], old_g[BEFORE][COUNT]; /* of the 3 steps before */
     int id[BEFORE];
+    scout x_scout, dout_scout;
+    int asked, round; /* steps that they have asked for; of a round */
     sums total;
 };
 
+INLINE void ask(walk &k) {
+    k.x_scout.ask(k.asked, k.given);
+    k.dout_scout.ask(k.asked, k.given);
+    k.asked += k.round;
+}
+
 INLINE void load_next(walk &k, int i, bool exists, bool with_ids) {
+    k.next_id[i] = -1;
     if (exists) {
         k.next_x[i] = lane_data::load(k.x.at, k.type);
         k.next_dout[i] = lane_data::load(k.dout.at, k.type);
@@ -61,35 +73,97 @@ INLINE void begin(walk &k, const inputs &x, int64_t from, bool with_ids) {
         load_next(k, i, i < k.given, with_ids);
 }
 
-/* What makes g of a step, and dx of the one 3 before. inner: it and the 3 before it lie
- * within the segment. */
+INLINE float slope(const lane_taps &w, int n, float x0, float x1, float x2, float x3,
+                   const counted &c) {
+    return silu_slope(add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n],
+                               x0, x1, x2, x3, c));
+}
+
+/* AHEAD steps of the segment from t on: g of each, and dx of that 3 before it. */
+INLINE void differentiate_inner(walk &k, const lane_taps &w, const counted &taps,
+                                bool with_silu, bool with_ids, int t) {
+    float x[BEFORE + AHEAD][COUNT], g[BEFORE + AHEAD][COUNT];
+    int id[BEFORE + AHEAD];
+#pragma unroll
+    for (int j = 0; j < BEFORE; j++) {
+        id[j] = k.id[j];
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            x[j][n] = k.old_x[j][n], g[j][n] = k.old_g[j][n];
+    }
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        lane_data::unpack(x[BEFORE + i], k.next_x[i], k.type);
+        lane_data::unpack(g[BEFORE + i], k.next_dout[i], k.type);
+        id[BEFORE + i] = k.next_id[i];
+    }
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+        load_next(k, i, t + AHEAD + i < k.given, with_ids);
+    if (with_silu) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            counted c = taps;
+            if (with_ids)
+                c = within_sequence(taps, id[i], id[i + 1], id[i + 2], id[i + 3]);
+#pragma unroll
+            for (int n = 0; n < COUNT; n++)
+                g[BEFORE + i][n] *=
+                    slope(w, n, x[i][n], x[i + 1][n], x[i + 2][n], x[i + 3][n], c);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
+        if (with_ids) {
+            c = within_sequence(taps, id[i], id[i + 1], id[i + 2], id[i + 3]);
+            back = within_sequence(taps, id[i + 3], id[i + 2], id[i + 1], id[i]);
+        }
+        float dx[COUNT];
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const float g_t = g[BEFORE + i][n];
+#pragma unroll
+            for (int j = 0; j < TAPS; j++)
+                if (!with_ids || j == BEFORE || c.tap[j])
+                    k.total[j][n] = fmaf(g_t, x[i + j][n], k.total[j][n]);
+            k.total[TAPS][n] += g_t;
+            dx[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g_t,
+                             g[i + 2][n], g[i + 1][n], g[i][n], back);
+        }
+        if (t + i >= BEFORE)
+            lane_data::store(k.dx.at, lane_data::pack(dx, k.type), k.type);
+        k.dx.advance();
+    }
+#pragma unroll
+    for (int j = 0; j < BEFORE; j++) {
+        k.id[j] = id[AHEAD + j];
+#pragma unroll
+        for (int n = 0; n < COUNT; n++)
+            k.old_x[j][n] = x[AHEAD + j][n], k.old_g[j][n] = g[AHEAD + j][n];
+    }
+}
+
+/* Any step: its g, and dx of the one 3 before. */
 INLINE void differentiate(walk &k, const lane_taps &w, const counted &taps,
-                          bool with_silu, bool with_ids, bool inner, int t,
-                          const step &x_t, const step &dout_t, int id_t,
-                          float (&dx)[COUNT]) {
+                          bool with_silu, bool with_ids, int t, const step &x_t,
+                          const step &dout_t, int id_t, float (&dx)[COUNT]) {
     float x[COUNT], g[COUNT];
     lane_data::unpack(x, x_t, k.type);
     lane_data::unpack(g, dout_t, k.type);
-    counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
+    counted c = taps, back = taps;
     if (with_ids) {
         c = within_sequence(taps, k.id[0], k.id[1], k.id[2], id_t);
         back = within_sequence(taps, id_t, k.id[2], k.id[1], k.id[0]);
         k.id[0] = k.id[1], k.id[1] = k.id[2], k.id[2] = id_t;
     }
-    if (with_silu) {
 #pragma unroll
-        for (int n = 0; n < COUNT; n++)
-            g[n] *= silu_slope(add_taps(w.bias[n], w.w[0][n], w.w[1][n], w.w[2][n],
-                                        w.w[3][n], k.old_x[0][n], k.old_x[1][n],
-                                        k.old_x[2][n], x[n], c));
-    }
-    if (!inner && t >= k.given) { /* beyond the end: not 0 times something */
-#pragma unroll
-        for (int n = 0; n < COUNT; n++)
+    for (int n = 0; n < COUNT; n++) {
+        if (with_silu)
+            g[n] *= slope(w, n, k.old_x[0][n], k.old_x[1][n], k.old_x[2][n], x[n], c);
+        if (t >= k.given) { /* beyond the end: not 0 times something */
             g[n] = 0.0f;
-    } else if (inner || t < k.steps) {
-#pragma unroll
-        for (int n = 0; n < COUNT; n++) {
+        } else if (t < k.steps) {
 #pragma unroll
             for (int j = 0; j < BEFORE; j++)
                 if (!with_ids || c.tap[j])
@@ -97,14 +171,11 @@ INLINE void differentiate(walk &k, const lane_taps &w, const counted &taps,
             k.total[BEFORE][n] = fmaf(g[n], x[n], k.total[BEFORE][n]);
             k.total[TAPS][n] += g[n];
         }
-    }
-#pragma unroll
-    for (int n = 0; n < COUNT; n++) {
         dx[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g[n],
                          k.old_g[2][n], k.old_g[1][n], k.old_g[0][n], back);
-        k.old_x[0][n] = k.old_x[1][n], k.old_x[1][n] = k.old_x[2][n],
+        k.old_x[0][n] = k.old_x[1][n], k.old_x[1][n] = k.old_x[2][n];
         k.old_x[2][n] = x[n];
-        k.old_g[0][n] = k.old_g[1][n], k.old_g[1][n] = k.old_g[2][n],
+        k.old_g[0][n] = k.old_g[1][n], k.old_g[1][n] = k.old_g[2][n];
         k.old_g[2][n] = g[n];
     }
 }
@@ -131,21 +202,14 @@ INLINE void go(walk &k, const mbr_causal_conv1d_bwd_params &p, const lane_taps &
                int64_t b, int64_t d, int64_t from) {
     const counted taps = taps_of((int)p.weight.shape[1]);
     const bool with_ids = has_ids(p.seq_idx);
-    const int inner_end = min(k.steps - AHEAD, k.given - 2 * AHEAD);
+    /* What only the ends of a row have is left to single steps. */
+    const int inner = p.dinitial_states.data && from == 0 ? BEFORE : 0;
 #pragma unroll 1
     for (int t = 0; t < k.steps + BEFORE;) {
-        float dx[COUNT];
-        if (t >= BEFORE && t <= inner_end) {
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                const step x = k.next_x[i], dout = k.next_dout[i];
-                const int id = k.next_id[i];
-                load_next(k, i, true, with_ids);
-                differentiate(k, w, taps, p.silu_activation, with_ids, true, t + i, x,
-                              dout, id, dx);
-                lane_data::store(k.dx.at, lane_data::pack(dx, k.type), k.type);
-                k.dx.advance();
-            }
+        if (SCOUTS && t + LOOK_AHEAD >= k.asked)
+            ask(k);
+        if (t >= inner && t + AHEAD <= k.steps) {
+            differentiate_inner(k, w, taps, p.silu_activation, with_ids, t);
             t += AHEAD;
         } else {
             const step x = k.next_x[0], dout = k.next_dout[0];
@@ -156,8 +220,8 @@ INLINE void go(walk &k, const mbr_causal_conv1d_bwd_params &p, const lane_taps &
                 k.next_id[i - 1] = k.next_id[i];
             }
             load_next(k, AHEAD - 1, t + AHEAD < k.given, with_ids);
-            differentiate(k, w, taps, p.silu_activation, with_ids, false, t, x, dout,
-                          id, dx);
+            float dx[COUNT];
+            differentiate(k, w, taps, p.silu_activation, with_ids, t, x, dout, id, dx);
             if (t >= BEFORE || from == 0)
                 finish(p, b, d, from + t - BEFORE, dx, k.dx.at);
             k.dx.advance();
@@ -228,6 +292,14 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
         k.dout = from_time(columns_of(p.dout, b, d), from);
         k.dx = from_time(columns_of(p.dx, b, d), from - BEFORE);
         k.ids = from_time(p.seq_idx, b, from);
+        if (SCOUTS) {
+            k.x_scout = scout_of(k.x, plan.lane_bits, lane, dim - d, k.type);
+            k.dout_scout = scout_of(k.dout, plan.lane_bits, lane, dim - d, k.type);
+            k.asked = 0;
+            k.round = steps_of_round(plan.lane_bits, k.type);
+            ask(k);
+            ask(k);
+        }
         begin(k, x, from, has_ids(p.seq_idx));
         go(k, p, w, b, d, from);
     }

@@ -104,29 +104,27 @@ INLINE run<IN, TAPS> load_before(const IN *own, int64_t t, range inside) {
     return r;
 }
 
-/* Tiles of a warp that are aligned and lie within the row; the next one is on its way.
- * to_first: the last of them, which is the first in memory, is the row's first. */
-INLINE void differentiate_plain(walk &k, const IN *x, const IN *dout, IN *dx, int tiles,
-                                bool to_first) {
+INLINE given load_plain(const IN *x, const IN *dout, bool has_before) {
+    given l = {load_vector<IN, COUNT>(x), load_vector<IN, COUNT>(dout), {}};
+    if (has_before)
+        l.before = load_vector<IN, TAPS>(x - TAPS);
+    return l;
+}
+
+/* Tiles of a warp that are aligned and lie within the row, of which the first one to go
+ * through, the last in memory, is here and the next one always on its way. to_first:
+ * the last of them is the row's first. */
+INLINE void differentiate_plain(walk &k, given &next, const IN *x, const IN *dout,
+                                IN *dx, int tiles, bool to_first) {
     constexpr int TILE = 32 * COUNT;
     const int without = to_first && k.lane == 0; /* tiles that have nothing before */
-    given next;
-    next.x = load_vector<IN, COUNT>(x);
-    next.dout = load_vector<IN, COUNT>(dout);
-    next.before = {};
-    if (tiles > without)
-        next.before = load_vector<IN, TAPS>(x - TAPS);
 #pragma unroll 1
     for (; tiles > 0; tiles--) {
         const given now = next;
         if (tiles > 1) {
             x -= TILE;
             dout -= TILE;
-            next.x = load_vector<IN, COUNT>(x);
-            next.dout = load_vector<IN, COUNT>(dout);
-            next.before = {};
-            if (tiles - 1 > without)
-                next.before = load_vector<IN, TAPS>(x - TAPS);
+            next = load_plain(x, dout, tiles - 1 > without);
         }
         if (tiles > 3) { /* beyond the next one, in the second-level cache */
             prefetch(x - 2 * TILE);
@@ -166,16 +164,16 @@ extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
     k.lane = threadIdx.x & (lanes - 1);
     k.width = taps_of((int)p.weight.shape[1]);
     k.silu = p.silu_activation;
-    k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
 #pragma unroll
     for (int j = 0; j <= TAPS; j++)
         k.total[j] = 0.0f;
 
     const uint32_t teams = blockDim.x >> plan.lane_bits;
     const uint32_t first = group * teams + (threadIdx.x >> plan.lane_bits);
+    const int64_t on = (int64_t)plan.groups * teams; /* units, from round to round */
 #pragma unroll 1
     for (uint32_t round = 0; round < plan.rounds; round++) {
-        const uint32_t index = first + round * plan.groups * teams;
+        const uint32_t index = first + round * (uint32_t)on;
         const uint32_t unit = min(index, plan.units - 1);
         const uint32_t b = plan.by_segments.of(unit),
                        segment = unit - b * plan.segments;
@@ -199,21 +197,39 @@ extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
                 to = 0;
         }
         const int64_t end = begin + (int64_t)tiles * tile;
-        find_after(k, lanes, x + end, dout + end, last ? 0 : p.x.shape[2] - end);
+        int64_t t = end - tile + k.lane * COUNT;
 #pragma unroll 1
         for (int i = tiles; i > 0;) {
-            const int64_t t = begin + (int64_t)(i - 1) * tile + k.lane * COUNT;
-            if (i > from && i <= to) {
-                differentiate_plain(k, x + t, dout + t, dx + t, i - from,
+            const bool plain = i > from && i <= to;
+            range inside = {0, COUNT};
+            given next;
+            if (plain) {
+                next = load_plain(x + t, dout + t, t > 0);
+            } else {
+                inside = range_of(t, p.x.shape[2], exists);
+                next = {load_times(x + t, inside), load_times(dout + t, inside),
+                        load_before(x + t, t, inside)};
+            }
+            if (i == tiles) { /* while that is on its way */
+                if (plan.segments == 1 && index + on < plan.units && inside.to > 0) {
+                    prefetch(x + on * p.x.stride[0] + t);
+                    prefetch(dout + on * p.dout.stride[0] + t);
+                }
+                if (round == 0)
+                    k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
+                find_after(k, lanes, x + end, dout + end,
+                           last ? 0 : p.x.shape[2] - end);
+            }
+            if (plain) {
+                differentiate_plain(k, next, x + t, dout + t, dx + t, i - from,
                                     begin == 0 && from == 0);
+                t -= (int64_t)(i - from) * tile;
                 i = from;
             } else {
-                const range inside = range_of(t, p.x.shape[2], exists);
-                given l = {load_times(x + t, inside), load_times(dout + t, inside),
-                           load_before(x + t, t, inside)};
                 float own[COUNT];
-                differentiate(k, lanes, l, inside, own);
+                differentiate(k, lanes, next, inside, own);
                 store_times(dx + t, inside, own);
+                t -= tile;
                 i--;
             }
         }

@@ -103,6 +103,40 @@ INLINE cursor<const int32_t> from_time(const mbr_tensor &seq_idx, int64_t b,
     return {row + t * seq_idx.stride[1], seq_idx.stride[1]};
 }
 
+/* Asks the second-level cache for the steps of a team's columns long before they are
+ * loaded. A request is for 32 bytes, a lane makes one: so all lanes cover some steps.
+ */
+struct scout {
+    static constexpr int SECTOR = 32;
+    const char *at; /* the lane's sector */
+    int64_t stride; /* of a round of requests */
+    int ahead;      /* the lane's step less the first of the round */
+
+    INLINE void ask(int t, int given) {
+        if (t + ahead < given)
+            prefetch(at);
+        at += stride;
+    }
+};
+
+/* Steps that a round covers. */
+INLINE int steps_of_round(uint32_t lane_bits, dtype type) {
+    const int bytes = COUNT * lane_data::size(type) << lane_bits;
+    return (1 << lane_bits) / max(bytes / scout::SECTOR, 1);
+}
+
+/* From the cursor's step on. left: channels from the lane's first to the tensor's end.
+ */
+INLINE scout scout_of(const cursor<char> &c, uint32_t lane_bits, int lane, int64_t left,
+                      dtype type) {
+    const int steps = steps_of_round(lane_bits, type);
+    const int sectors = (1 << lane_bits) / steps, size = lane_data::size(type);
+    const int ahead = lane / sectors;
+    const int offset = lane % sectors * scout::SECTOR - lane * COUNT * size;
+    return {c.at + offset + ahead * c.step, steps * c.step,
+            offset < left * size ? ahead : INT32_MAX / 2};
+}
+
 /* x, and before time 0 its history if there is one; everywhere else 0. */
 struct inputs {
     columns now, then;

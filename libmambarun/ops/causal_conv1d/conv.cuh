@@ -107,35 +107,46 @@ INLINE void finish_sum(const conv_backward &f, int64_t group, int64_t d, int64_t
 /* ---- runs ----
  */
 
-/* As load_run() and store_run() of one access, in the order that they stand in, and in
- * global memory, which the compiler sees through few loops. */
+/* As load_run() and store_run(), but in the order that they stand in, and in global
+ * memory, which the compiler sees through few loops. */
 template <class T, int count> INLINE run<T, count> load_vector(const T *from) {
+    constexpr int words = run<T, count>::words;
     const size_t at = __cvta_generic_to_global(from);
     run<T, count> r;
-    if constexpr (run<T, count>::words == 4)
-        asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(r.word[0]), "=r"(r.word[1]), "=r"(r.word[2]),
-                       "=r"(r.word[3])
-                     : "l"(at));
-    else if constexpr (run<T, count>::words == 2)
+    if constexpr (words % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; i += 4)
+            asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(r.word[i]), "=r"(r.word[i + 1]), "=r"(r.word[i + 2]),
+                           "=r"(r.word[i + 3])
+                         : "l"(at + 4 * i));
+    } else if constexpr (words == 2) {
         asm volatile("ld.global.v2.u32 {%0, %1}, [%2];"
                      : "=r"(r.word[0]), "=r"(r.word[1])
                      : "l"(at));
-    else
+    } else {
+        static_assert(words == 1, "1, 2 or a multiple of 4 words");
         asm volatile("ld.global.u32 %0, [%1];" : "=r"(r.word[0]) : "l"(at));
+    }
     return r;
 }
 
 template <class T, int count> INLINE void store_vector(T *to, const run<T, count> &r) {
+    constexpr int words = run<T, count>::words;
     const size_t at = __cvta_generic_to_global(to);
-    if constexpr (run<T, count>::words == 4)
-        asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at),
-                     "r"(r.word[0]), "r"(r.word[1]), "r"(r.word[2]), "r"(r.word[3]));
-    else if constexpr (run<T, count>::words == 2)
+    if constexpr (words % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; i += 4)
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at + 4 * i),
+                         "r"(r.word[i]), "r"(r.word[i + 1]), "r"(r.word[i + 2]),
+                         "r"(r.word[i + 3]));
+    } else if constexpr (words == 2) {
         asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(at), "r"(r.word[0]),
                      "r"(r.word[1]));
-    else
+    } else {
+        static_assert(words == 1, "1, 2 or a multiple of 4 words");
         asm volatile("st.global.u32 [%0], %1;" ::"l"(at), "r"(r.word[0]));
+    }
 }
 
 /* ---- the taps ----------------------------------------------------------------------

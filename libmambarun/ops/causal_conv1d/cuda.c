@@ -9,15 +9,17 @@
 #include <stdbool.h>
 
 enum {
-    STEPS = 32,          /* of a segment at most, CHANNEL and STRIDED, forward */
-    BACKWARD_STEPS = 64, /* likewise, backward, which has more to do before it */
-    LEAST_STEPS = 16,    /* fewer cost too much for what comes before them */
-    TILES = 8,           /* of a segment at most, TIME */
-    LEAST_TILES = 4,     /* backward, if that is enough for a quarter of TIME_WARPS */
-    WARPS_WANTED = 128,  /* per multiprocessor, forward, to keep it busy */
-    BLOCKS_WANTED = 660, /* of a backward, whose cut knows no device */
-    TIME_WARPS = 6144,   /* likewise, TIME */
-    MOST = INT32_MAX     /* of what a kernel counts in 32 bits */
+    STEPS = 32,           /* of a segment at most, CHANNEL and STRIDED, forward */
+    BACKWARD_STEPS = 128, /* likewise, backward, which has more to do before it */
+    LEAST_STEPS = 16,     /* fewer cost too much for what comes before them */
+    STEPS_AT_ONCE = 8,    /* segments are multiples of that many */
+    TILES = 4,            /* of a segment at most, TIME, forward */
+    BACKWARD_TILES = 8,   /* likewise, backward */
+    LEAST_TILES = 4,      /* backward, unless there are too few of them */
+    WARPS_WANTED = 30,    /* per multiprocessor, forward, to keep it busy */
+    BLOCKS_WANTED = 528,  /* of a backward at a time; its cut knows no device */
+    TIME_WARPS = 4224,    /* likewise, TIME */
+    MOST = INT32_MAX      /* of what a kernel counts in 32 bits */
 };
 
 /* Which values lie side by side. IDS: CHANNEL, and there is a seq_idx. STRIDED is right
@@ -156,9 +158,16 @@ static conv_plan cut_channels(const type *k, layout l, const mbr_tensor *x,
     return plan;
 }
 
-/* When the segments of a plan along channels are known. */
+/* When it is known how long the segments of a plan along channels may be: as many, of
+ * about the same length. */
 static bool complete(conv_plan *plan, const mbr_tensor *x) {
-    const int64_t segments = divide_up(x->shape[2], plan->segment);
+    const int64_t length = x->shape[2];
+    int64_t segments = divide_up(length, plan->segment);
+    if (segments > 1)
+        plan->segment =
+            (uint32_t)(divide_up(divide_up(length, segments), STEPS_AT_ONCE) *
+                       STEPS_AT_ONCE);
+    segments = divide_up(length, plan->segment);
     if (segments > MOST / x->shape[0])
         return false;
     plan->segments = (uint32_t)segments;
@@ -175,6 +184,7 @@ static mbr_status launch(const mbr_call *c, uint32_t kernel, int64_t blocks,
         return MBR_E_UNSUPPORTED;
     return mbr__launch(c, kernel, &how, params, size);
 }
+
 /* ---- forward ------------------------------------------------------------------- */
 
 mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
@@ -195,7 +205,7 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
         f.plan.units = (uint32_t)(p->x.shape[0] * p->x.shape[1] * f.plan.segments);
         blocks = divide_up(f.plan.units, CONV_THREADS >> f.plan.lane_bits);
     } else {
-        f.plan = cut_channels(k, l, &p->x, STEPS, warps / 8);
+        f.plan = cut_channels(k, l, &p->x, STEPS, warps / 2);
         if (whole)
             f.plan.segment = (uint32_t)smaller(p->x.shape[2], INT32_MAX / 2);
         if (!complete(&f.plan, &p->x) || (whole && f.plan.segments > 1))
@@ -217,7 +227,7 @@ static int64_t share(int64_t units, int64_t most) {
 static bool cut_backward(const type *k, layout l, const mbr_tensor *x,
                          conv_plan *plan) {
     if (l != TIME) {
-        *plan = cut_channels(k, l, x, BACKWARD_STEPS, BLOCKS_WANTED);
+        *plan = cut_channels(k, l, x, BACKWARD_STEPS, BLOCKS_WANTED / 2);
         if (!complete(plan, x))
             return false;
         plan->groups =
@@ -227,7 +237,7 @@ static bool cut_backward(const type *k, layout l, const mbr_tensor *x,
     }
     if (!fits_times(x))
         return false;
-    *plan = cut_times(k, x, TILES, LEAST_TILES, TIME_WARPS);
+    *plan = cut_times(k, x, BACKWARD_TILES, LEAST_TILES, TIME_WARPS);
     plan->units = (uint32_t)(x->shape[0] * plan->segments);
     const int64_t units_per_warp = CONV_LANES >> plan->lane_bits;
     const int64_t warps = divide_up(plan->units, units_per_warp);

@@ -69,10 +69,10 @@ INLINE void convolve(walk &k, const lane_taps &w, const counted &taps, bool with
                 k.before[0][n] = k.before[1][n], k.before[1][n] = k.before[2][n];
                 k.before[2][n] = now[n];
             }
-            if (with_silu) {
 #pragma unroll
-                for (int n = 0; n < COUNT; n++)
-                    y[n] = silu(y[n]);
+            for (int n = 0; n < COUNT; n++) { /* no branch: steps may overlap */
+                const float gate = sigmoid(y[n]);
+                y[n] *= with_silu ? gate : 1.0f;
             }
             if (with_ids) {
                 k.id_before[0] = k.id_before[1], k.id_before[1] = k.id_before[2];

@@ -47,24 +47,17 @@ INLINE void convolve(walk &k, int lanes, const run<IN, COUNT> &given,
     }
 }
 
-/* Tiles of a warp that are aligned and lie within the row; two are on their way. */
-INLINE void convolve_plain(walk &k, const IN *x, IN *out, int tiles) {
-    constexpr int TILE = 32 * COUNT;
-    run<IN, COUNT> next = load_vector<IN, COUNT>(x), later = next;
-    if (tiles > 1)
-        later = load_vector<IN, COUNT>(x + TILE);
-#pragma unroll 1
-    for (; tiles > 0; tiles--) {
-        const run<IN, COUNT> given = next;
-        next = later;
-        if (tiles > 2)
-            later = load_vector<IN, COUNT>(x + 2 * TILE);
-        float y[COUNT];
-        convolve(k, 32, given, y);
-        store_vector(out, pack_run<IN>(y));
-        x += TILE;
-        out += TILE;
-    }
+constexpr int TILE = 32 * COUNT; /* of a whole warp */
+
+/* A tile that is here; meanwhile the one after the next is loaded in its place. */
+INLINE void convolve_plain(walk &k, run<IN, COUNT> &given, const IN *x, IN *out,
+                           bool more) {
+    const run<IN, COUNT> now = given;
+    if (more)
+        given = load_vector<IN, COUNT>(x + 2 * TILE);
+    float y[COUNT];
+    convolve(k, 32, now, y);
+    store_vector(out, pack_run<IN>(y));
 }
 
 extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
@@ -95,7 +88,6 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
         k.before[j] = k.lane == 0 && begin > 0 ? to_float(x[j - BEFORE]) : 0.0f;
     x += k.lane * COUNT;
     out += k.lane * COUNT;
-    k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
 
     /* Of all tiles, the plain ones; of less than a warp none, it has to stay together.
      */
@@ -111,15 +103,30 @@ extern "C" __global__ void __launch_bounds__(CONV_THREADS, BLOCKS)
     }
 #pragma unroll 1
     for (int i = 0; i < tiles;) {
-        const int64_t at = (int64_t)i * tile;
-        if (i >= from && i < to) {
-            convolve_plain(k, x + at, out + at, to - i);
+        const int64_t at = (int64_t)i * tile, t = begin + at + k.lane * COUNT;
+        const bool plain = i >= from && i < to;
+        const range inside = range_of(t, p.x.shape[2], exists);
+        run<IN, COUNT> given = load_times(x + at, inside);
+        run<IN, COUNT> second = {};
+        if (plain && i + 1 < to)
+            second = load_vector<IN, COUNT>(x + at + tile);
+        if (i == 0) /* while that is on its way */
+            k.own = read_team_taps(p.weight, p.bias, d, k.lane, lanes);
+        if (plain) {
+            const IN *from_x = x + at;
+            IN *to_out = out + at;
+#pragma unroll 1
+            for (; i < to; i += 2) {
+                convolve_plain(k, given, from_x, to_out, i + 2 < to);
+                if (i + 1 < to)
+                    convolve_plain(k, second, from_x + TILE, to_out + TILE, i + 3 < to);
+                from_x += 2 * TILE;
+                to_out += 2 * TILE;
+            }
             i = to;
         } else {
-            const int64_t t = begin + at + k.lane * COUNT;
-            const range inside = range_of(t, p.x.shape[2], exists);
             float y[COUNT];
-            convolve(k, lanes, load_times(x + at, inside), y);
+            convolve(k, lanes, given, y);
             store_times(out + at, inside, y);
             i++;
         }
