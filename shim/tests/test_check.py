@@ -665,7 +665,7 @@ def test_host_names_are_not_shown(monkeypatch):
 # ---- MR001 ------------------------------------------------------------------------
 
 
-def installed(tmp_path, version="0.1.0"):
+def installed(tmp_path, version="0.1.0", content=b"the library"):
     """A machine with mambarun as pip leaves it, and one file of its own."""
     import base64
     import hashlib
@@ -673,7 +673,6 @@ def installed(tmp_path, version="0.1.0"):
     site = "/usr/lib/python3.10/site-packages"
     folder = Path(f"{tmp_path}{site}")
     (folder / "mambarun/_lib").mkdir(parents=True)
-    content = b"the library"
     (folder / "mambarun/_lib/libmambarun.so").write_bytes(content)
     (folder / f"mambarun-{version}.dist-info").mkdir()
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
@@ -698,6 +697,13 @@ def test_files_are_compared_with_the_wheels_record(tmp_path):
     file.write_bytes(b"the library and more")
     assert own_files(machine) == ("error", "changed", 1)
     file.unlink()
+    assert own_files(machine) == ("error", "changed", 1)
+
+
+def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path):
+    machine, file = installed(tmp_path, content=b"")
+    file.unlink()
+    os.mkfifo(file)  # of size 0, too
     assert own_files(machine) == ("error", "changed", 1)
 
 

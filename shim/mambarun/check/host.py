@@ -100,12 +100,13 @@ def _recorded(machine: Machine, dist: Dist) -> Iterator[tuple[str, str, str]]:
 
 def _differs(facts: Facts, path: str, recorded: str, size: str) -> bool:
     """Also if the file cannot be read, or the record is no record."""
-    if str(facts.machine.size(path)) != size:
+    machine = facts.machine
+    if not machine.is_file(path) or str(machine.size(path)) != size:
         return True
     kind, _, wanted = recorded.partition("=")
     try:
         digest = hashlib.new(kind)
-        with open(facts.machine.file(path), "rb") as file:
+        with open(machine.file(path), "rb") as file:
             for chunk in iter(lambda: file.read(CHUNK), b""):
                 digest.update(chunk)
     except (OSError, ValueError):
