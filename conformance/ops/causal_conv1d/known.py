@@ -12,6 +12,7 @@ from ...providers import Call
 ALL = ("causal_conv1d_cuda",)
 STATES = ("initial_states", "final_states_out", "dfinal_states", "dinitial_states")
 GRID_Y = 65_535
+BLOCK_OF_TIME = 64  # channel-last
 CHUNK_OF_CHANNELS = {4: 32, 2: 64}  # by the bytes of an element
 
 
@@ -103,6 +104,14 @@ def _short_last_chunk(call: Call) -> bool:
     return bool(silu) and not alone and 0 < rest < vector
 
 
+def _in_place(call: Call) -> bool:
+    """By channel, over an input, in more than one block of time."""
+    inputs = {array.buffer.data_ptr() for array in call.inputs.values()}
+    over = any(array.buffer.data_ptr() in inputs for array in call.outputs.values())
+    longer = call.inputs["x"].shape[2] > BLOCK_OF_TIME
+    return over and longer and not _steps(call) and _channel_last(call)
+
+
 def _strided_dfinal(call: Call) -> bool:
     states = call.inputs.get("dfinal_states")
     if states is None or states.strides[1] == 1:
@@ -171,6 +180,13 @@ KNOWN = [
         "not asked",
         "causal_conv1d.cpp:175: a time with stride 0 is read as if it had stride 1",
         lambda call: call.inputs["x"].strides[1:] == (1, 0),
+    ),
+    Known(
+        ALL,
+        "not asked",
+        "causal_conv1d_fwd.cu: a block of time reads inputs that the one before it may "
+        "have overwritten",
+        _in_place,
     ),
     Known(
         ALL,
