@@ -63,4 +63,32 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "v_bytes(v_type(bias)), 1,",
         "a bias is one step: where a second one would be does not matter",
     ),
+    (
+        "causal_conv1d/cpu_tile.h",
+        "cut_planes",
+        "int channels_adjoin =",
+        "",
+        "along which axis the lanes run: speed only, each way takes any strides",
+    ),
+    (
+        "causal_conv1d/cpu_bwd.c",
+        "plan_backward",
+        "cut_planes(&p->x, width, seqlen + width - 1)",
+        "",
+        "a tile may be longer by a step than there are columns",
+    ),
+    (
+        "causal_conv1d/cpu_bwd.c",
+        "store_gradient",
+        "if (lead > 0 &&",
+        "if (lead >= 0 &&",
+        "no columns are stored then",
+    ),
+    (
+        "causal_conv1d/cpu_fwd.c",
+        "convolve_times",
+        "t < to;",
+        "t <= to;",
+        "one more round, of no steps",
+    ),
 ]
