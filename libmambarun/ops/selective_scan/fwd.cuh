@@ -6,8 +6,8 @@
  *
  * Everything is read a tile ahead into shared memory, in its own type: in pieces of 16
  * bytes or in words where memory allows (cuda_scan.h, IN_PIECES and IN_WORDS), else
- * element by element. The words of a 16-bit row may begin one position before it; the row is shifted
- * by that when a lane takes its run.
+ * element by element. The words of a 16-bit row may begin one position before it; the
+ * row is shifted by that when a lane takes its run.
  */
 #ifndef MBR_FWD_CUH
 #define MBR_FWD_CUH
