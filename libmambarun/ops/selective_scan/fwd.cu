@@ -90,6 +90,11 @@ INLINE void advance(steps &s, cell *cells, int channels, const state_tiles &B,
     }
 }
 
+/* 1 if every other state's row begins inside a word, or all or none do: 0. */
+INLINE int alternates(const scan_rows &r) {
+    return r.how == IN_WORDS ? (int)r.state & 1 : 0;
+}
+
 /* What the general way through a tile has to know. */
 struct coefficients {
     bool variable_B, variable_C, is_f16;
@@ -357,8 +362,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 const coefficients k = {f.rows[ROWS_B].data != nullptr,
                                         f.rows[ROWS_C].data != nullptr, is_f16,
                                         is_odd_row(ROWS_B), is_odd_row(ROWS_C),
-                                        (int)f.rows[ROWS_B].state & 1,
-                                        (int)f.rows[ROWS_C].state & 1};
+                                        alternates(f.rows[ROWS_B]),
+                                        alternates(f.rows[ROWS_C])};
                 advance_any(s, from, factors + n * channels, channels, B, C, k,
                             count, lane);
             }
