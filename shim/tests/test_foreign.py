@@ -61,14 +61,22 @@ def extension(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other(pytestconfig):
-    """The folder of another torch."""
+    """The folder of another torch: of the furthest from this one, since neighbours may
+    well have each other's symbols."""
     asked = pytestconfig.getoption("other_torch")
     patterns = (".venv/lib/*/site-packages/torch", ".venvs/*/lib/*/site-packages/torch")
     found = [Path(asked)] if asked else [f for p in patterns for f in ROOT.glob(p)]
-    for folder in sorted(found):
-        if version(folder) not in (None, torch.__version__):
-            return folder
-    pytest.skip("NotSupported: no torch but this one in .venv and .venvs")
+    others = [f for f in found if version(f) not in (None, torch.__version__)]
+    if not others:
+        pytest.skip("NotSupported: no torch but this one in .venv and .venvs")
+    here = release(torch.__version__)
+    return max(others, key=lambda f: abs(release(version(f)) - here))
+
+
+def release(version):
+    """Of 2.13.0+cpu: 2.13, as a number that grows with it."""
+    major, minor = version.split(".")[:2]
+    return 1000 * int(major) + int(minor)
 
 
 def version(folder):
