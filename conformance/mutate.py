@@ -242,18 +242,17 @@ class Tree:
     def _with_kernel(self, fault: Fault, use: Callable[[], str]) -> str:
         """Only the one kernel is compiled, and takes the place of the sound one."""
         path, out = self.root / fault.file, self.root / "kernel"
-        sound, times = path.read_text(), path.stat()
+        sound = path.read_text()
         command = ["libmambarun/variant/kernels.py", "--row", fault.kernel]
         command += ["--arch", re.findall(r"\d+", self.variant)[1], "--nvrtc"]
         command += [self.nvrtc, "--out", str(out)]
         command += ["--cache", self.cache] if self.cache else []
         try:
-            path.write_text(fault.apply(sound))
+            rewrite(path, fault.apply(sound).encode())
             if self.run(sys.executable, *command):
                 return NOT_COMPILED
         finally:
-            path.write_text(sound)
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            rewrite(path, sound.encode())
         image = (out / f"{fault.kernel}.cubin").read_bytes()
         table, data = self.kernels / "kernels.c", self.kernels / "kernels.bin"
         text, images = table.read_text(), data.read_bytes()
@@ -265,15 +264,29 @@ class Tree:
         longer = images + bytes(-len(images) % 64)
         changed = f'"{fault.kernel}", images + {len(longer)}, {len(image)}'
         try:
-            data.write_bytes(longer + image)
-            table.write_text(text.replace(row[0], changed))
-            said = self.build(self.variant)
+            rewrite(data, longer + image)
+            rewrite(table, text.replace(row[0], changed).encode())
+            said = self._link_kernels()
             if said:
                 sys.exit(said)
+            if self.hash() == self.sound:
+                sys.exit(f"{fault.kernel} was exchanged, but the library is the same")
             return use()
         finally:
-            data.write_bytes(images)
-            table.write_text(text)
+            rewrite(data, images)
+            rewrite(table, text.encode())
+
+    def _link_kernels(self) -> str:
+        for built in self.root.glob("build/test/**/kernels.c.o"):
+            built.unlink()
+        return self.build(self.variant)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Without a newer time, for which the build would make the file once more."""
+    times = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 NOT_COMPILED, SAME_CODE = "does not compile", "same code"
