@@ -143,9 +143,6 @@ say "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), $(cc --ve
 say "$(uname -srm), $CMAKE_BUILD_PARALLEL_LEVEL CPUs:$(sed -n 's/^model name[^:]*://p' /proc/cpuinfo | head -n 1)"
 
 c_tests test
-for script in rooms layout abi codes; do
-    check "$script.py" python ci/checks/$script.py
-done
 check symbols.sh bash ci/checks/symbols.sh "$lib"
 
 # One CUDA row per toolkit and the PTX row; wheel.sh builds them all.
@@ -176,6 +173,10 @@ else
 fi
 
 check "pip install ." need_mambarun
+# Only now: they import mambarun, of which an earlier one may have been installed.
+for script in rooms layout abi codes; do
+    check "$script.py" python ci/checks/$script.py
+done
 tests shim python shim/tests
 MAMBARUN_PATH=$lib tests "conformance reference" python conformance/test_reference.py
 MAMBARUN_PATH=$lib tests "conformance suite" python conformance/test_suite.py
