@@ -20,8 +20,8 @@ VERDICT = re.compile(r"^(ok|FAILED) (\S+) \((\S+), (\d+) s\)$")
 #: lines worth reading in what a part says, beside its cases
 WORDS = re.compile(
     r"ERROR SUMMARY|RACECHECK SUMMARY|all kernels loaded|differ from the plain loop"
-    r"|conforms: |does NOT conform: |selective scan by|test accuracy|held-out text"
-    r"|steps against the pass"
+    r"|conforms: |does NOT conform: |is not judged: |selective scan by|test accuracy"
+    r"|held-out text|steps against the pass"
 )
 
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m mambarun.conformance: is what computes these modules here right?"""
+"""python -m mambarun.conformance - says whether what computes selective_scan_cuda* and
+causal_conv1d_cuda here computes what it should."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import warnings
+from typing import Callable
 
 USAGE, BROKEN = 2, 3
 
@@ -25,7 +28,7 @@ exit status: 0 conforms, 1 does not, 2 usage, 3 broken: nothing could be judged.
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m " + (__package__ or ""),
-        description=__doc__,
+        description=(__doc__ or "").partition(" - ")[2],
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--seed",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="other random cases, and other values in all cases; default 0",
@@ -73,14 +76,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--jobs",
-        type=int,
+        type=whole(1),
         default=min(8, os.cpu_count() or 1),
         metavar="N",
         help="processes per provider; default: one for each CPU, at most 8",
     )
     p.add_argument(
         "--limit",
-        type=float,
+        type=whole(1),
         default=60,
         metavar="SECONDS",
         help="for one case; default 60",
@@ -89,30 +92,57 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Reads an option that is a whole number."""
+
+    def read(text: str) -> int:
+        number = int(text) if text.isdecimal() else -1
+        if not least <= number < 2**32:
+            rule = f"it must be a whole number, {least} or more"
+            raise argparse.ArgumentTypeError(f"{text}: {rule}")
+        return number
+
+    return read
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    missing = lacking()
-    if missing:
-        print(missing, file=sys.stderr)
-        return BROKEN
-    from . import session
-
     try:
-        return session.run(options)
-    except session.Usage as mistake:
-        print(f"{parser().prog}: {mistake}", file=sys.stderr)
-        return USAGE
+        missing = lacking()
+        if missing:
+            print(missing, file=sys.stderr)
+            return BROKEN
+        from . import session
+
+        try:
+            return session.run(options)
+        except session.Usage as mistake:
+            print(f"{parser().prog}: {mistake}", file=sys.stderr)
+            return USAGE
+    except KeyboardInterrupt:  # before anything was judged, or while it was written
+        print("Ctrl-C", file=sys.stderr)
+    except BrokenPipeError:  # head, at the other end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN
 
 
 def lacking() -> str:
     """What is not installed, in words; empty if everything needed is."""
     try:
         import torch  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library that torch loads
         return (
             f"conformance needs torch ({error}): pip install 'mambarun[conformance]', "
             "or the torch that fits this machine"
         )
+    try:
+        import mambarun
+
+        with warnings.catch_warnings():  # of what the error says too
+            warnings.simplefilter("ignore")
+            mambarun.info()
+    except ImportError as error:
+        return f"conformance needs mambarun: {error}"
     return ""
 
 

@@ -395,8 +395,15 @@ def gone(device: str, error: Exception) -> None:
 def open_module(kind: str, name: str) -> ModuleType:
     """kind "module": by its name, as an import finds it; "file": from a path, a shared
     library or a Python file. ImportError says what is wrong."""
-    if kind == "module":
-        return importlib.import_module(name)
+    try:
+        return importlib.import_module(name) if kind == "module" else _load(name)
+    except ImportError:
+        raise
+    except Exception as error:  # of a Python file
+        raise ImportError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _load(name: str) -> ModuleType:
     stem = re.split(r"[/\\]", name)[-1].partition(".")[0]
     spec = importlib.util.spec_from_file_location(stem, name)
     if spec is None or spec.loader is None:

@@ -21,7 +21,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
-from .report import FIGURES, TITLES, counted, short  # noqa: E402
+from .report import FIGURES, TITLES, counted, short, verdict  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 Data = dict  # what Report.as_data returns
@@ -346,8 +346,8 @@ def verdicts(reports: Sequence[Data]) -> str:
                 f'<span class="none">NotSupported</span>: {text(report["unavailable"])}'
             )
         else:
-            good = report["conforms"]
-            word, mark = ("conforms", "good") if good else ("does not conform", "bad")
+            word = verdict(report["conforms"], report["outcomes"])
+            mark = {"conforms": "good", "is not judged": "none"}.get(word, "bad")
             said = f'<span class="verdict {mark}">{word}</span>: '
             said += text(f"{counted(report['outcomes'])}; {report['seconds']:.0f} s")
         lines.append(f"<div>{who} {said}</div>")

@@ -290,7 +290,10 @@ class Reference(Provider):
             stamp.encode(), ctypes.sizeof(table), None, ctypes.byref(table)
         )
         if answer != 0:
-            raise ImportError(f"{path} answers {answer} to the handshake")
+            raise ImportError(
+                f"{path} is not of the same build as libmambarun: build it again "
+                f"({answer} was its answer to the handshake)"
+            )
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
         self.functions = {
             name: kind(table[TABLE_HEAD + i]) for i, name in enumerate(names)

@@ -97,8 +97,10 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """Every case was judged, and none failed."""
-        return not self.failures() and "interrupted" not in self.facts
+        """Every case was judged, some passed and none failed."""
+        found = self.outcomes()
+        sound = bool(found.get("passed")) and not found.get("failed")
+        return sound and "interrupted" not in self.facts
 
     def failures(self) -> list[dict[str, Any]]:
         return [case for case in self.cases if case["outcome"] == "failed"]
@@ -178,6 +180,13 @@ TITLES = {
     "known": "Deviates as known",
     "skipped": "NotSupported",
 }
+
+
+def verdict(conforms: bool, outcomes: dict[str, int]) -> str:
+    """Of a provider that has neither failed nor passed, nothing is claimed."""
+    if conforms:
+        return "conforms"
+    return "does not conform" if outcomes.get("failed") else "is not judged"
 
 
 def counted(outcomes: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -19,7 +20,7 @@ import torch
 from . import runner
 from .cases import Case
 from .examine import all_cases, upstream_tolerance
-from .report import Report, counted, short
+from .report import Report, counted, short, verdict
 from .spec import Spec, every, parse, variant
 
 CONFORMS, DOES_NOT, USAGE, BROKEN = range(4)
@@ -39,12 +40,18 @@ def run(options: argparse.Namespace) -> int:
         return CONFORMS
     specs = chosen(options.provider or ["all"])
     options.device = device(options.device)
+    if options.report:
+        make_folder(options.report)
     out = sys.stderr if options.json else sys.stdout
     reports, broken, stopped = [], False, False
     for spec in specs:
+        asked = [name for name in names if spec.concerns(*cases[name])]
+        if not asked:
+            print(f"{spec}: these cases are not about it", file=out)
+            continue
         hearing = Hearing(spec, cases, options)
         try:
-            hearing.judge(names)
+            hearing.judge(asked)
         except runner.Broken as reason:
             print(f"{spec} is broken: {reason}", file=sys.stderr)
             broken = True
@@ -89,7 +96,7 @@ def chosen(texts: Sequence[str]) -> list[Spec]:
                     variant(spec.name, "cpu")
                 found.setdefault(str(spec), spec)
         except ValueError as mistake:
-            raise Usage(str(mistake)) from None
+            raise Usage(f"--provider {text}: {mistake}") from None
     return list(found.values())
 
 
@@ -99,6 +106,15 @@ def device(text: str) -> str:
     if not found:
         raise Usage(f"--device {text}: it must be cpu, cuda or cuda:N")
     return "cuda:0" if text == "cuda" else text
+
+
+def make_folder(path: str) -> None:
+    """Before anything is judged: what cannot be written would be lost."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise Usage(f"--report {path}: {error.strerror}") from None
 
 
 def selected(
@@ -111,7 +127,8 @@ def selected(
         if not options.only or matches(name, room, case, options.only)
     ]
     if not found:
-        raise Usage(f"no case is called {' or '.join(options.only)}: see --list")
+        kind = "case of --quick" if options.quick else "case"
+        raise Usage(f"no {kind} is called {' or '.join(options.only)}: see --list")
     return found
 
 
@@ -143,16 +160,15 @@ class Hearing(runner.Listener):
         self.required = mustpass() if ours else set()
 
     def judge(self, names: Sequence[str]) -> None:
-        asked = [name for name in names if self.spec.concerns(*self.cases[name])]
         options = self.options
-        self.progress = Progress(str(self.spec), len(asked))
+        self.progress = Progress(str(self.spec), len(names))
         begin = time.perf_counter()
         try:
             runner.run(
                 self.spec,
                 options.device,
                 options.seed,
-                asked,
+                names,
                 self,
                 options.limit,
                 options.jobs,
@@ -253,11 +269,11 @@ def lines_of(report: Report) -> Iterator[str]:
     for outcome, word in (("known", "deviates as known"), ("skipped", "NotSupported")):
         for text, number in report.reasons(outcome):
             yield f"  {word}, {number} x {short(text)}"
-    verdict = "conforms" if report.conforms else "does NOT conform"
     if "interrupted" in facts:
         yield f"  {facts['interrupted']}"
+    said = verdict(report.conforms, report.outcomes()).replace("does not", "does NOT")
     counts = counted(report.outcomes()) or "no case"
-    yield f"{report.provider} {verdict}: {counts}, {report.seconds:.0f} s"
+    yield f"{report.provider} {said}: {counts}, {report.seconds:.0f} s"
 
 
 def worst_of(family: dict[str, Any]) -> str:
@@ -269,7 +285,6 @@ def worst_of(family: dict[str, Any]) -> str:
 
 def write(reports: list[Report], folder: Path) -> None:
     """For each provider what a program or a table wants; and the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     for report in reports:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in report.provider)
         (folder / f"{name}.json").write_text(report.as_json())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .calling import Unsupported
@@ -54,13 +55,15 @@ def parse(text: str) -> Spec:
     kind, _, rest = text.partition(":")
     name, _, interface = rest.partition("=")
     if kind not in KINDS or not name:
-        raise ValueError(f"--provider {text}: it must be {FORMAT}")
+        raise ValueError(f"it must be {FORMAT}")
     if kind == "mambarun":
         return Spec(kind, name)
+    if kind == "file" and not Path(name).is_file():
+        raise ValueError(f"there is no file {name}")
     interface = interface or stem(name)
     if interface not in interfaces():
         raise ValueError(
-            f"--provider {text}: {interface} is none of {', '.join(interfaces())}; "
+            f"{interface} is none of {', '.join(interfaces())}; "
             f"say whose argument lists it has: {kind}:{name}=selective_scan_cuda"
         )
     return Spec(kind, name, interface)
@@ -82,7 +85,7 @@ class Opened:
         self.spec, self.tight = spec, tight
         self.device = device or default_device(spec)
         if self.device != "cpu":
-            needs_gpu()
+            needs_gpu(self.device)
         self.by_module: dict[str, Provider] = {}
         self.main = self._main()
 
@@ -139,8 +142,10 @@ def default_device(spec: Spec) -> str:
     return "cuda:0"
 
 
-def needs_gpu() -> None:
+def needs_gpu(device: str) -> None:
     import torch
 
     if not torch.cuda.is_available():
         raise Unsupported("this torch finds no GPU")
+    if (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise Unsupported(f"{device}: this torch finds {torch.cuda.device_count()}")

@@ -159,6 +159,27 @@ def test_a_module_that_does_not_load_is_broken(tmp_path: Path) -> None:
     said = command("--provider", f"file:{path}", "--only", WITHOUT_Z)
     assert said.returncode == BROKEN
     assert "a_library_of_another_torch" in said.stdout + said.stderr
+    path.write_text("1 / 0\n")
+    said = command("--provider", f"file:{path}", "--only", WITHOUT_Z)
+    assert said.returncode == BROKEN and "ZeroDivisionError" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_provider_without_a_case_is_no_pass(tmp_path: Path) -> None:
+    """Nor does it spoil what others do."""
+    arguments = ("--only", "causal_conv1d/W2-L1-fwd", "--provider")
+    said = command(*arguments, fake(tmp_path, "pass"))
+    assert said.returncode == BROKEN and "not about it" in said.stdout
+    also = ("--provider", "mambarun:cpu_scalar")
+    assert command(*arguments, fake(tmp_path, "pass"), *also).returncode == CONFORMS
+
+
+def test_a_provider_that_can_do_no_case_is_not_judged() -> None:
+    said = command(
+        *("--provider", "module:selective_scan_cuda_oflex"),
+        *("--only", "selective_scan/complex-constantB-constantC-G1-fp16-bwd"),
+    )
+    assert said.returncode == BROKEN and "is not judged: " in said.stdout
 
 
 def test_a_module_that_crashes_at_once_is_broken(tmp_path: Path) -> None:
@@ -184,6 +205,9 @@ def test_a_missing_gpu_is_no_pass() -> None:
         (("--provider", "module:my_scan"), "module:my_scan=selective_scan_cuda"),
         (("--only", "nothing/like-this"), "no case is called nothing/like-this"),
         (("--device", "tpu"), "cpu, cuda or cuda:N"),
+        (("--provider", "file:/no/scan.so"), "there is no file /no/scan.so"),
+        (("--report", "/dev/null"), "--report /dev/null: "),
+        (("--jobs", "0"), "a whole number, 1 or more"),
     ],
 )
 def test_usage(arguments: tuple[str, ...], words: str) -> None:
