@@ -273,18 +273,7 @@ template <int size> INLINE void copy_async(void *shared, const void *global, int
                 2 * i < bytes ? static_cast<const uint16_t *>(global)[i] : 0;
         return;
     }
-    if (size == 16) {
-        copy_async(shared, global);
-        return;
-    }
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
-                     (uint32_t)__cvta_generic_to_shared(shared)),
-                 "l"(global)
-                 : "memory");
-#else
-    *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
-#endif
+    copy_async<size>(shared, global);
 }
 
 INLINE void copies_wait() {

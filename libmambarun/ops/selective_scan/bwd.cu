@@ -313,11 +313,6 @@ INLINE void read_cursor(cursor &next, const channel &c, int n) {
     next.edge = c.has_edge ? c.edge[n] : zero_value();
 }
 
-/* 1 if every other state's row begins inside a word, or all or none do: 0. */
-INLINE int alternates(const scan_rows &r) {
-    return r.how == IN_WORDS ? (int)r.state & 1 : 0;
-}
-
 /* How B and C come if not both are variable, of one type and begin at words. */
 struct coefficients {
     bool variable_B, variable_C, is_f16;

@@ -11,7 +11,7 @@
 enum {
     WARP = 32,
     CHUNK = 2048,            /* positions per entry of x */
-    THREADS = 128,           /* per block at most, as in bwd.cuh */
+    THREADS = 128,           /* per block at most, as in tiles.cuh */
     SUM_THREADS = 256,       /* as in bwd_sum.cu */
     SUM_ITEMS = 32,          /* results of one of its blocks */
     ENOUGH_WARPS = 800,      /* fewer leave much of a large GPU idle */

@@ -90,11 +90,6 @@ INLINE void advance(steps &s, cell *cells, int channels, const state_tiles &B,
     }
 }
 
-/* 1 if every other state's row begins inside a word, or all or none do: 0. */
-INLINE int alternates(const scan_rows &r) {
-    return r.how == IN_WORDS ? (int)r.state & 1 : 0;
-}
-
 /* What the general way through a tile has to know. */
 struct coefficients {
     bool variable_B, variable_C, is_f16;
