@@ -26,6 +26,7 @@ import importlib
 import itertools
 import json
 import mmap
+import multiprocessing
 import os
 import random
 import re
@@ -37,7 +38,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,8 @@ from conformance.providers import REFERENCE, Library, Reference  # noqa: E402
 CASE_SECONDS = 20  # a case that takes longer hangs
 MEMORY = 6 << 30  # bytes of address space more than before a fault's cases ran
 LARGEST = 2_000_000  # bytes of a case's arrays: larger ones are about size alone
-JUDGES = 6  # processes at once, in the second step of two
+JUDGES = 8  # processes at once, in the second step of two
+FEW, MANY = 24, 120  # cases that such a process takes, first and later
 BY_HAND = "by hand"
 UNSUPPORTED = 3  # exit status of a process that could ask nothing
 KERNELS = {
@@ -520,42 +522,87 @@ def judge_there(options: argparse.Namespace) -> int:
     told = json.loads((options.judge / "faults.json").read_text())
     results = [Result(**{**r, "fault": Fault(**r["fault"])}) for r in told["results"]]
     outcome = Outcome(told["variant"], told["seed"], results, told["idle"])
+    spoilt: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(options.judge / "libs.tar.xz") as archive:
-            archive.extractall(folder)
-        libs = Path(folder) / "libs"
-        stamp = ROOT_STAMP.search((options.judge / "mbr_stamp.h").read_text())
-        assert stamp
-        reference = Reference(libs / "sound" / REFERENCE, stamp[1])
-        asked = questions(reference, outcome.seed)
-        asked.sort(key=lambda q: (not q.case.quick, q.case.family != "random"))
-        for number in range(len(results)):
-            whole = libs / f"{number}-whole"
-            shutil.copytree(libs / "sound", whole)
-            shutil.copytree(libs / str(number), whole, dirs_exist_ok=True)
-
-        spoilt: set[str] = set()  # cases that are red without any fault
-
-        def one(number: int) -> None:
-            result = results[number]
-            mine = touched_by(result.fault, asked)
-            while True:
-                mine = [q for q in mine if q.name not in spoilt]
-                red = first_red(mine, libs / f"{number}-whole", outcome.variant)
-                same = [q for q in mine if q.name == red[0]]
-                if not same or not any(
-                    first_red(same, libs / "sound", told["variant"])
-                ):
-                    break
-                spoilt.add(red[0])
-            result.settle(*red)
-            print(f"{number + 1:4} {result}", flush=True)
-
-        with ThreadPoolExecutor(JUDGES) as pool:
-            list(pool.map(one, range(len(results))))
+        court = Court(options.judge, Path(folder) / "libs", outcome)
+        with ProcessPoolExecutor(
+            JUDGES, multiprocessing.get_context("fork"), sit_down, (court,)
+        ) as pool:
+            for number, red, names in pool.map(judge_slice, court.slices()):
+                spoilt.update(names)
+                if red[0] and not results[number].case:
+                    results[number].settle(*red)
+                    print(f"{number + 1:4} {results[number]}", flush=True)
+    for number, result in enumerate(results):
+        if not result.case:
+            result.settle("", "")
+            print(f"{number + 1:4} {result}")
     if spoilt:
         outcome.notes["red without any fault"] = ", ".join(sorted(spoilt))
     return outcome.finish(options, begin)
+
+
+Judged = tuple[int, tuple[str, str], list[str]]  # fault, red case, red without it
+
+
+class Court:
+    """What a process knows that judges faults of a folder.
+
+    libs     a folder for each fault, and one that is sound
+    noticed  a byte for each fault, seen by all processes: whether a case was red"""
+
+    def __init__(self, folder: Path, libs: Path, outcome: Outcome) -> None:
+        self.libs, self.variant = libs, outcome.variant
+        self.faults = [result.fault for result in outcome.results]
+        self.noticed = mmap.mmap(-1, len(self.faults))
+        with tarfile.open(folder / "libs.tar.xz") as archive:
+            archive.extractall(libs.parent)
+        for number in range(len(self.faults)):
+            whole = libs / f"{number}-whole"
+            shutil.copytree(libs / "sound", whole)
+            shutil.copytree(libs / str(number), whole, dirs_exist_ok=True)
+        stamp = ROOT_STAMP.search((folder / "mbr_stamp.h").read_text())
+        assert stamp
+        reference = Reference(libs / "sound" / REFERENCE, stamp[1])
+        self.asked = questions(reference, outcome.seed)
+        self.asked.sort(key=lambda q: (not q.case.quick, q.case.family != "random"))
+
+    def slices(self) -> list[tuple[int, int, int]]:
+        """(fault, first, end) of the cases it takes part in: a few for each fault, then
+        the rest in pieces, so that all share the work that a survivor makes."""
+        found = []
+        for number, fault in enumerate(self.faults):
+            count = len(touched_by(fault, self.asked))
+            starts = [0, *range(FEW, count, MANY), count]
+            for turn, (start, end) in enumerate(zip(starts, starts[1:])):
+                found.append((turn, number, start, end))
+        return [(number, start, end) for _, number, start, end in sorted(found)]
+
+    def judge(self, number: int, start: int, end: int) -> Judged:
+        mine = touched_by(self.faults[number], self.asked)[start:end]
+        spoilt = []
+        while not self.noticed[number]:
+            red = first_red(mine, self.libs / f"{number}-whole", self.variant)
+            same = [q for q in mine if q.name == red[0]]
+            if not same or not any(first_red(same, self.libs / "sound", self.variant)):
+                self.noticed[number] = bool(same)
+                return number, red, spoilt
+            spoilt.append(red[0])
+            mine.remove(same[0])
+        return number, ("", ""), spoilt
+
+
+_court: Court
+
+
+def sit_down(court: Court) -> None:
+    """Once in each process."""
+    global _court
+    _court = court
+
+
+def judge_slice(task: tuple[int, int, int]) -> Judged:
+    return _court.judge(*task)
 
 
 # ---- what is written -----------------------------------------------------------------
