@@ -21,7 +21,8 @@ providers:
   NAME=INTERFACE, PATH=INTERFACE   for a module with another name: whose argument lists
                         it has, such as module:my_scan=selective_scan_cuda
 
-exit status: 0 conforms, 1 does not, 2 usage, 3 broken: nothing could be judged.
+exit status: 0 all that could run here conforms; 1 something does not; 2 usage;
+3 broken: a provider does not load or was not judged to the end, or none could run.
 """
 
 
@@ -71,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--require",
         action="store_true",
-        help="a provider that cannot run here fails, and so does a skipped case that "
-        "stands in mustpass.txt",
+        help="a provider that cannot run here or does not load fails, and so does a "
+        "skipped case that stands in mustpass.txt",
     )
     p.add_argument(
         "--jobs",

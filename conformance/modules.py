@@ -25,7 +25,6 @@ from .providers import (
     Provider,
     Refused,
     Way,
-    ours_as,
     rooms,
 )
 
@@ -101,7 +100,7 @@ class Form:
 @dataclass(frozen=True)
 class Known:
     """A deviation from what mambarun promises, with its cause. modules: the names of
-    those that deviate if others than mambarun supply them; and OURS_ON_GPU.
+    those that deviate if others than mambarun supply them.
 
     does   "refuses": such a call, though nothing is wrong with it;
            "words": refuses it, as it should, in other words;
@@ -177,7 +176,7 @@ class Modules(Provider):
         self.device, self.tight, self.ours = device, tight, ours
         self.name = module.__name__
         self.forms = [f for f in forms() if f.module == interface and self.has(f)]
-        self.known_as = ours_as(device) if ours else (interface,)
+        self.known_as = () if ours else (interface,)
 
     def has(self, form: Form) -> bool:
         """pybind11 writes its argument lists into the docstring; where there is none,

@@ -2,7 +2,11 @@
 """Draws what report.py collected, several providers side by side: one HTML file without
 anything outside of it, and its pictures as PNG. Knows no ops.
 
-    python -m mambarun.conformance.page DIR     from the JSON files that lie there
+    python -m mambarun.conformance.page DIR         from the JSON files that lie there
+    python -m mambarun.conformance.page DIR FILE... into DIR, from these files
+
+A file is what --report or --json has written. Their order is that of the page, which so
+shows side by side what ran at different times or on different machines.
 """
 
 from __future__ import annotations
@@ -15,13 +19,19 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError as error:
+    needs = f"pages need matplotlib ({error}): pip install 'mambarun[conformance]'"
+    if __name__ == "__main__":
+        sys.exit(needs)
+    raise ImportError(needs) from None
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
-from .report import FIGURES, TITLES, counted, short, verdict  # noqa: E402
+from .report import FIGURES, TITLES, conforms, counted, short, verdict  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 Data = dict  # what Report.as_data returns
@@ -341,17 +351,25 @@ def verdicts(reports: Sequence[Data]) -> str:
     lines = []
     for report in reports:
         who = f"<code>{text(report['facts']['provider'])}</code>"
-        if report["unavailable"]:
-            said = (
-                f'<span class="none">NotSupported</span>: {text(report["unavailable"])}'
-            )
-        else:
-            word = verdict(report["conforms"], report["outcomes"])
-            mark = {"conforms": "good", "is not judged": "none"}.get(word, "bad")
-            said = f'<span class="verdict {mark}">{word}</span>: '
-            said += text(f"{counted(report['outcomes'])}; {report['seconds']:.0f} s")
-        lines.append(f"<div>{who} {said}</div>")
+        mark, word, said = verdict_of(report)
+        word = f'<span class="verdict {mark}">{word}</span>'
+        lines.append(f"<div>{who} {word}: {text(said)}</div>")
     return "\n".join(lines)
+
+
+def verdict_of(report: Data) -> tuple[str, str, str]:
+    """(class, the verdict, what belongs to it)."""
+    if report["unavailable"]:
+        return "none", "NotSupported", report["unavailable"]
+    if report.get("broken"):
+        return "bad", "is broken", short(report["broken"])
+    word = verdict(conforms(report["outcomes"], report["facts"]), report["outcomes"])
+    mark = {"conforms": "good", "is not judged": "none"}.get(word, "bad")
+    return mark, word, f"{counted(report['outcomes'])}; {report['seconds']:.0f} s"
+
+
+def judged_of(reports: Sequence[Data]) -> list[Data]:
+    return [report for report in reports if report["cases"]]
 
 
 def facts_table(reports: Sequence[Data]) -> str:
@@ -365,7 +383,7 @@ def facts_table(reports: Sequence[Data]) -> str:
 
 
 def family_table(reports: Sequence[Data]) -> str:
-    judged = [report for report in reports if not report["unavailable"]]
+    judged = judged_of(reports)
     rows = []
     for family in families_of(judged):
         cells: list[Any] = [family]
@@ -419,7 +437,7 @@ def reasons(reports: Sequence[Data]) -> str:
 
 
 def worst_table(reports: Sequence[Data]) -> str:
-    judged = [report for report in reports if not report["unavailable"]]
+    judged = judged_of(reports)
     found = [
         {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
         for report in judged
@@ -442,16 +460,55 @@ def worst_table(reports: Sequence[Data]) -> str:
     return grid(head, rows, numbers=1)
 
 
-def main(folder: str) -> int:
-    files = sorted(Path(folder).glob("*.json"))
-    if not files:
-        print(f"{folder} holds no JSON file of a report", file=sys.stderr)
+# ---- from files ---------------------------------------------------------------------
+
+
+class Unreadable(Exception):
+    """Which file is no report, and why."""
+
+
+def read(file: Path) -> list[Data]:
+    """The reports of a file: one, or the list that --json prints."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unreadable(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise Unreadable(f"{file} is no JSON: {error}") from None
+    reports = found if isinstance(found, list) else [found]
+    for report in reports:
+        lacks = [
+            key for key in KEYS if not isinstance(report, dict) or key not in report
+        ]
+        if lacks:
+            raise Unreadable(f"{file} is no report of this suite: no {lacks[0]}")
+    return reports
+
+
+KEYS = ("facts", "unavailable", "seconds", "outcomes", "families", "rows", "cases")
+
+
+def main(folder: Path, files: Sequence[Path]) -> int:
+    try:
+        if files:
+            folder.mkdir(parents=True, exist_ok=True)
+        reports = [
+            r for file in files or sorted(folder.glob("*.json")) for r in read(file)
+        ]
+        if not reports:
+            raise Unreadable(f"{folder} holds no JSON file of a report")
+        write(reports, folder)
+    except Unreadable as reason:
+        print(reason, file=sys.stderr)
         return 2
-    write([json.loads(file.read_text()) for file in files], Path(folder))
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(main(sys.argv[1]))
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]))

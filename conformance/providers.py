@@ -198,14 +198,6 @@ class Provider:
         return ""
 
 
-#: mambarun's own place in modules.Known
-OURS_ON_GPU = "mambarun on a GPU"
-
-
-def ours_as(device: str) -> tuple[str, ...]:
-    return () if device == "cpu" else (OURS_ON_GPU,)
-
-
 class Library(Provider):
     """libmambarun's public functions, with whatever variant MAMBARUN_VARIANT names."""
 
@@ -213,7 +205,6 @@ class Library(Provider):
 
     def __init__(self, path: str, device: str = "cpu", tight: bool = False) -> None:
         self.device, self.tight = device, tight
-        self.known_as = ours_as(device)
         self.lib = ctypes.CDLL(path)
         self.lib.mbr_last_error.restype = ctypes.c_char_p
         self.lib.mbr_status_name.restype = ctypes.c_char_p

@@ -48,12 +48,14 @@ class Worst:
 
 @dataclass
 class Report:
-    """facts: the machine and the provider. unavailable: why nothing was judged.
+    """facts: the machine and the provider. unavailable: why it cannot run here; broken:
+    why it did not even start, though it should; otherwise both are empty.
     tolerance: of a room, an output and a dtype's name, upstream's (rtol, atol)."""
 
     facts: dict[str, str]
     tolerance: Callable[[str, str, str], tuple[float, float]]
     unavailable: str = ""
+    broken: str = ""
     seconds: float = 0.0
     cases: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[tuple[str, str, str, str], Worst] = field(default_factory=dict)
@@ -97,10 +99,7 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """Every case was judged, some passed and none failed."""
-        found = self.outcomes()
-        sound = bool(found.get("passed")) and not found.get("failed")
-        return sound and "interrupted" not in self.facts
+        return conforms(self.outcomes(), self.facts)
 
     def failures(self) -> list[dict[str, Any]]:
         return [case for case in self.cases if case["outcome"] == "failed"]
@@ -116,6 +115,7 @@ class Report:
         return {
             "facts": self.facts,
             "unavailable": self.unavailable,
+            "broken": self.broken,
             "conforms": self.conforms,
             "seconds": round(self.seconds, 1),
             "outcomes": self.outcomes(),
@@ -165,6 +165,8 @@ class Report:
         lines = [f"{name}: {value}  " for name, value in self.facts.items()]
         if self.unavailable:
             return "\n".join([*lines, f"NotSupported: {self.unavailable}", ""])
+        if self.broken:
+            return "\n".join([*lines, f"is broken: {short(self.broken)}", ""])
         lines += [f"cases: {counted(self.outcomes())} in {self.seconds:.0f} s"]
         lines += ["", *table(FAMILY_HEAD, map(family_line, self.family_data()))]
         lines += ["", *table(ROW_HEAD, map(row_line, self.row_data()))]
@@ -182,9 +184,15 @@ TITLES = {
 }
 
 
-def verdict(conforms: bool, outcomes: dict[str, int]) -> str:
+def conforms(outcomes: dict[str, int], facts: dict[str, str]) -> bool:
+    """Every case was judged, some passed and none failed."""
+    sound = bool(outcomes.get("passed")) and not outcomes.get("failed")
+    return sound and "interrupted" not in facts
+
+
+def verdict(sound: bool, outcomes: dict[str, int]) -> str:
     """Of a provider that has neither failed nor passed, nothing is claimed."""
-    if conforms:
+    if sound:
         return "conforms"
     return "does not conform" if outcomes.get("failed") else "is not judged"
 

@@ -43,43 +43,34 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         make_folder(options.report)
     out = sys.stderr if options.json else sys.stdout
-    reports, broken, stopped = [], False, False
+    reports = []
     for spec in specs:
         asked = [name for name in names if spec.concerns(*cases[name])]
         if not asked:
             print(f"{spec}: these cases are not about it", file=out)
             continue
         hearing = Hearing(spec, cases, options)
-        try:
-            hearing.judge(asked)
-        except runner.Broken as reason:
-            print(f"{spec} is broken: {reason}", file=sys.stderr)
-            broken = True
-            if not hearing.report.cases:
-                continue
-            hearing.report.facts["interrupted"] = f"not every case was judged: {reason}"
-        except KeyboardInterrupt:
-            hearing.report.facts["interrupted"] = "not every case was judged: Ctrl-C"
-            broken = stopped = True
-        print(summary(hearing.report), file=out, flush=True)
+        went_on = hearing.judge(asked)
+        where = sys.stderr if hearing.report.broken else out
+        print(summary(hearing.report), file=where, flush=True)
         reports.append(hearing.report)
-        if stopped:
+        if not went_on:
             break
     if options.report:
         write(reports, Path(options.report))
     if options.json:
         print(json.dumps([report.as_data() for report in reports], indent=1))
-    return status(reports, broken, options.require)
+    return status(reports, options.require)
 
 
-def status(reports: list[Report], broken: bool, require: bool) -> int:
+def status(reports: list[Report], require: bool) -> int:
     """A run in which nothing passed proves nothing: it is broken, not green."""
-    missing = require and any(report.unavailable for report in reports)
+    missing = require and any(r.unavailable or r.broken for r in reports)
     if missing or any(report.failures() for report in reports):
         return DOES_NOT
     judged = [report for report in reports if not report.unavailable]
-    empty = any(not report.outcomes().get("passed") for report in judged)
-    return BROKEN if broken or empty or not judged else CONFORMS
+    sound = judged and all(report.conforms for report in judged)
+    return CONFORMS if sound else BROKEN
 
 
 # ---- who and what -------------------------------------------------------------------
@@ -159,7 +150,8 @@ class Hearing(runner.Listener):
         ours = options.require and spec.kind == "mambarun"
         self.required = mustpass() if ours else set()
 
-    def judge(self, names: Sequence[str]) -> None:
+    def judge(self, names: Sequence[str]) -> bool:
+        """False after Ctrl-C."""
         options = self.options
         self.progress = Progress(str(self.spec), len(names))
         begin = time.perf_counter()
@@ -175,9 +167,21 @@ class Hearing(runner.Listener):
             )
         except runner.Unavailable as reason:
             self.report.unavailable = str(reason)
+        except runner.Broken as reason:
+            if self.report.cases:
+                self.interrupted(str(reason))
+            else:
+                self.report.broken = str(reason)
+        except KeyboardInterrupt:
+            self.interrupted("Ctrl-C")
+            return False
         finally:
             self.report.seconds = time.perf_counter() - begin
             self.progress.end()
+        return True
+
+    def interrupted(self, reason: str) -> None:
+        self.report.facts["interrupted"] = f"not every case was judged: {reason}"
 
     def began(self, facts: dict[str, str]) -> None:
         self.report.facts = {**facts, "cases": mode(self.options)}
@@ -248,6 +252,9 @@ def summary(report: Report) -> str:
 
 def lines_of(report: Report) -> Iterator[str]:
     """For a terminal: who, how many, the worst, and what failed."""
+    if report.broken:
+        yield f"{report.provider} is broken: {report.broken}"
+        return
     if report.unavailable:
         yield f"{report.provider}: NotSupported: {report.unavailable}"
         return
@@ -293,8 +300,8 @@ def write(reports: list[Report], folder: Path) -> None:
         from . import page
     except ImportError as error:
         print(
-            f"report.html is not drawn: it needs matplotlib ({error}): pip install "
-            f"'mambarun[conformance]', then python -m {__package__}.page {folder}",
+            f"report.html is not drawn: {error}; then python -m {__package__}.page "
+            f"{shlex.quote(str(folder))}",
             file=sys.stderr,
         )
         return

@@ -4,6 +4,7 @@ cases after them are judged all the same."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -165,6 +166,23 @@ def test_a_module_that_does_not_load_is_broken(tmp_path: Path) -> None:
     assert "Traceback" not in said.stderr
 
 
+def test_a_provider_that_does_not_load_is_in_every_report(tmp_path: Path) -> None:
+    broken, folder = tmp_path / "selective_scan_cuda.py", tmp_path / "report"
+    broken.write_text("1 / 0\n")
+    arguments = ("--provider", f"file:{broken}", "--provider", "mambarun:cpu_scalar")
+    arguments += ("--only", WITHOUT_Z, "--json", "--report", str(folder))
+    said = command(*arguments)
+    assert said.returncode == BROKEN
+    first, second = json.loads(said.stdout)
+    assert "ZeroDivisionError" in first["broken"] and not first["conforms"]
+    assert not second["broken"] and second["conforms"]
+    assert command(*arguments, "--require").returncode == DOES_NOT
+    texts = [file.read_text() for file in folder.glob("*.md")]
+    assert sum("is broken: " in text for text in texts) == 1
+    if importlib.util.find_spec("matplotlib"):
+        assert "is broken</span>: " in (folder / "report.html").read_text()
+
+
 def test_a_provider_without_a_case_is_no_pass(tmp_path: Path) -> None:
     """Nor does it spoil what others do."""
     arguments = ("--only", "causal_conv1d/W2-L1-fwd", "--provider")
@@ -239,6 +257,58 @@ def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
         assert words in page, words
     data = json.loads((folder / "mambarun-cpu_scalar.json").read_text())
     assert data["outcomes"] == {"passed": len(data["cases"])}
+
+
+def page(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "conformance.page", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_one_page_from_files_of_several_runs(tmp_path: Path) -> None:
+    """Also from what --json has printed, and from files that say less than today's."""
+    pytest.importorskip("matplotlib", reason="NotSupported: pages need matplotlib")
+    files = []
+    for provider in ("mambarun:cpu_scalar", fake(tmp_path, "pass")):
+        said = command("--provider", provider, "--only", WITHOUT_Z, "--json")
+        assert said.returncode == CONFORMS
+        (report,) = json.loads(said.stdout)
+        files.append(tmp_path / f"{len(files)}.json")
+        files[-1].write_text(json.dumps(report if len(files) == 1 else [report]))
+        del report["conforms"], report["broken"]
+    (tmp_path / "old.json").write_text(json.dumps(report))
+    said = page(tmp_path / "made/here", *files, tmp_path / "old.json")
+    assert said.returncode == 0, said.stderr
+    drawn = (tmp_path / "made/here/report.html").read_text()
+    assert drawn.count("conforms</span>") == 3
+    assert drawn.index("mambarun:cpu_scalar") < drawn.index("file:")
+
+
+def test_page_says_what_it_cannot_read(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="NotSupported: pages need matplotlib")
+    (tmp_path / "other.json").write_text('{"facts": {}}')
+    (tmp_path / "torn.json").write_text('[{"facts"')
+    for files, words in (
+        (["other.json"], "other.json is no report of this suite: no unavailable"),
+        (["torn.json"], "torn.json is no JSON: "),
+        (["none.json"], "none.json: No such file"),
+    ):
+        said = page(tmp_path / "made", *(tmp_path / name for name in files))
+        assert said.returncode == USAGE and words in said.stderr
+        assert "Traceback" not in said.stderr
+    assert "holds no JSON file" in page(tmp_path / "made").stderr
+    assert "into DIR, from these" in page().stderr
+
+
+def test_a_page_without_matplotlib_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('none here')\n")
+    said = page(tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert said.returncode != 0 and "mambarun[conformance]" in said.stderr
+    assert said.stderr.count("\n") == 1
 
 
 def test_ids_that_must_pass_are_cases() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from ...arrays import Array
 from ...modules import Known, aligned, lies_dense
-from ...providers import OURS_ON_GPU, Call
+from ...providers import Call
 
 MAMBA = ("selective_scan_cuda",)
 VMAMBA = tuple(f"selective_scan_cuda_{n}" for n in ("core", "oflex", "nrow", "ndstate"))
@@ -159,7 +159,7 @@ KNOWN = [
         outputs=("du", "dB"),
     ),
     Known(
-        (*ALL, OURS_ON_GPU),
+        ALL,
         "differs",
         "a scan in parallel multiplies decays before it applies them: an infinite "
         "state times a product that is 0 by then is NaN",
