@@ -160,6 +160,9 @@ def check_report(variant: Variant, report: list[dict]) -> list[str]:
         return []
     wrong = []
     for kernel in report:
+        if "registers" not in kernel:
+            wrong.append(f"{kernel['name']}: ptxas has said nothing about it")
+            continue
         figures = {k: kernel[k] for k in ("stack", "spill_stores", "spill_loads")}
         if any(figures.values()) and not kernel.get("spills"):
             said = ", ".join(f"{k} {v}" for k, v in figures.items())

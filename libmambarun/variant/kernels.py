@@ -62,7 +62,7 @@ typedef unsigned long long uintptr_t;
 """,
 }
 
-# What the cache keeps of a kernel; what is written last says that all is there.
+# What the cache keeps of a kernel: all of it, or it counts as nothing.
 KEPT = (".seconds", ".log", ".image")
 
 FLAGS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
@@ -127,7 +127,8 @@ def closure(source: pathlib.Path, seen: dict[pathlib.Path, str]) -> None:
 def fingerprint(
     row: Row, options: tuple[str, ...], kind: str, compiler: str
 ) -> tuple[str, set[pathlib.Path]]:
-    """(hash of all that decides about the image, files it comes from)."""
+    """(hash of all that decides about the image, files it comes from). kind: "cubin",
+    or "ptx" with its version."""
     files: dict[pathlib.Path, str] = {}
     closure(ROOT / row.source, files)
     parts = [compiler, kind, row.name, row.source, *options, *HEADERS.values()]
@@ -340,7 +341,9 @@ def plan(
 ) -> tuple[list[Job], set[pathlib.Path]]:
     """(what to have in the cache, every file it comes from)."""
     jobs, files = [], {*rooms(), pathlib.Path(__file__).resolve()}
-    real = "compute" if asked.kind == "ptx" else "sm"
+    real, kind = "sm", asked.kind
+    if kind == "ptx":
+        real, kind = "compute", f"ptx {OLDEST_PTX[asked.arch]}"
     for row in wanted:
         if not (ROOT / row.source).is_file():
             sys.exit(f"{row.name}: there is no {row.source}")
@@ -351,14 +354,19 @@ def plan(
             f"-DMBR_KERNEL_NAME={row.name}",
             *(f"-D{macro}" for macro in (*row.macros, *asked.define)),
         )
-        key, sources = fingerprint(row, options, asked.kind, compiler)
+        key, sources = fingerprint(row, options, kind, compiler)
         jobs.append(Job(row, options, asked.kind, asked.arch, asked.cache / key))
         files |= sources
     return jobs, files
 
 
+def is_kept(entry: pathlib.Path) -> bool:
+    """Someone may have copied or deleted a part of it."""
+    return all(entry.with_suffix(suffix).is_file() for suffix in KEPT)
+
+
 def compile_all(jobs: list[Job], nvrtc: pathlib.Path, workers: int) -> None:
-    missing = [job for job in jobs if not job.entry.with_suffix(".image").is_file()]
+    missing = [job for job in jobs if not is_kept(job.entry)]
     errors = []
     if missing:
         workers = min(workers, len(missing))
@@ -377,13 +385,12 @@ def compile_all(jobs: list[Job], nvrtc: pathlib.Path, workers: int) -> None:
 def describe(job: Job) -> tuple[dict, bytes]:
     image = job.entry.with_suffix(".image").read_bytes()
     log = job.entry.with_suffix(".log").read_text()
-    seconds = job.entry.with_suffix(".seconds")
     entry = {
         "name": job.row.name,
         "source": job.row.source,
         "macros": " ".join(job.row.macros),
         "bytes": len(image),
-        "seconds": float(seconds.read_text()) if seconds.is_file() else 0.0,
+        "seconds": float(job.entry.with_suffix(".seconds").read_text()),
         **figures(log),
     }
     if job.row.spills:
@@ -423,6 +430,8 @@ def main() -> int:
         return find_and_print(asked.find, asked.nvrtc)
     if not (asked.arch and asked.nvrtc and asked.out):
         sys.exit("--arch, --nvrtc and --out are needed")
+    if asked.kind == "ptx" and asked.arch not in OLDEST_PTX:
+        sys.exit(f"OLDEST_PTX does not say which PTX version sm_{asked.arch} needs")
     nvrtc = find_nvrtc(asked.nvrtc)
     if nvrtc is None:
         sys.exit(f"no libnvrtc.so.* in {asked.nvrtc}")
