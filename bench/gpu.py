@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gpu.py - how fast the modules are on a GPU, row by row beside upstream's.
+"""gpu.py - how fast and exact the modules are on a GPU, row by row beside upstream's.
 
     python bench/gpu.py [--upstream FOLDER] [--only WORD] [--repeats N] [--json FILE]
+
+ci/times.py FILE... makes tables of the results, also of those of several calls.
 
 Every row is first compared with float64, all channels of it, in every batch row if that
 takes little time, else in the last one, without what is summed over the batch; then the
@@ -9,10 +11,11 @@ module's whole function is timed, its allocations included, with CUDA events, af
 flush of the L2 cache, and the median counts. The convolution writes into given memory,
 as upstream's does. A row that is wrong is not timed and makes the exit status 1.
 
-FOLDER holds upstream's modules, compiled for this Python, torch and GPU: then they run
-on the same data, are compared in the same way and timed in turns with ours. Their times
-and errors on an H200, as they were measured once, stand here too; times of another GPU
-do not compare with those.
+FOLDER holds one or more of upstream's modules, compiled for this Python, torch and
+GPU: then they run on the same data, are compared in the same way and timed in turns
+with ours. WORD chooses rows by their name or module. Upstream's times and errors on an
+H200, as they were measured once, stand here too; times of another GPU do not compare
+with those.
 """
 
 from __future__ import annotations
@@ -402,6 +405,9 @@ def measure(
     beyond = [n for n, e in found["errors"].items() if not e <= tolerance(n, row)]
     if beyond:
         return {**found, "wrong": "beyond rounding: " + ", ".join(beyond)}
+    if isinstance(row, Scan):
+        known = H200_ERRORS[row.dtype]
+        found["upstream_h200_errors"] = {n: known[n] for n in errors if n in known}
     for name, runs, h200 in zip(("forward", "backward"), zip(*ways), row.h200):
         ms, *upstream = median_ms(list(runs), flush, repeats)
         found[name] = {"ms": round(ms, 4), "upstream_h200_ms": h200 or None}
@@ -411,55 +417,16 @@ def measure(
     return found
 
 
-TIMES = {
-    "ms": "ms",
-    "upstream_ms": "upstream",
-    "upstream_over_ours": "ratio",
-    "upstream_h200_ms": "upstream, H200",
-}
-HEAD = (
-    "op",
-    "row",
-    *(
-        f"{name} {title}"
-        for name in ("forward", "backward")
-        for title in TIMES.values()
-    ),
-    "errors",
-    "upstream's errors",
-)
-
-
 def print_row(found: dict[str, Any]) -> None:
-    cells = [found["op"], found["row"]]
+    said = [f"{found['op']}, {found['row']}:"]
     for name in ("forward", "backward"):
-        cells += [str(found.get(name, {}).get(key) or "") for key in TIMES]
-    for key in ("errors", "upstream_errors"):
-        errors = found.get(key, {}).items()
-        cells.append(" ".join(f"{name} {value:.1e}" for name, value in errors))
-    if "wrong" in found:
-        cells.append("WRONG " + found["wrong"])
-    print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def print_worst_errors(rows: list[dict[str, Any]]) -> None:
-    """Of all scans, by u's dtype and output, beside upstream's."""
-    print(
-        "\n| dtype | output | ours | upstream | upstream, H200 |\n" + "|---" * 5 + "|"
-    )
-    for dtype, known in H200_ERRORS.items():
-        name = str(dtype).replace("torch.", "")
-        scans = [r for r in rows if "scan" in r["op"] and r["dtype"] == name]
-        for output in dict.fromkeys(o for r in scans for o in r.get("errors", {})):
-            cells = [
-                max(
-                    (r[key][output] for r in scans if output in r.get(key, {})),
-                    default=0,
-                )
-                for key in ("errors", "upstream_errors")
-            ]
-            said = (f"{e:.1e}" if e else "" for e in (*cells, known.get(output, 0)))
-            print(f"| {name} | {output} | " + " | ".join(said) + " |")
+        times = found.get(name, {})
+        if times:
+            said.append(f"{name} {times['ms']} ms,")
+        if "upstream_ms" in times:
+            said.append(f"upstream's {times['upstream_ms']} ms,")
+    said.append("WRONG: " + found["wrong"] if "wrong" in found else "right")
+    print(*said, flush=True)
 
 
 def driver() -> str:
@@ -473,10 +440,13 @@ def driver() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upstream", metavar="FOLDER", help="time these modules too")
-    parser.add_argument("--only", default="", help="rows whose name has this")
+    parser.add_argument("--only", default="", help="rows whose name or module has this")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", metavar="FILE", help="also write all figures there")
     given = parser.parse_args()
+    chosen = [r for r in (*SCANS, *CONVS) if given.only in f"{r.module} {r.name}"]
+    if not chosen:
+        sys.exit(f"no row's name or module has {given.only}")
     if not torch.cuda.is_available():
         sys.exit("NotSupported: torch finds no GPU here")
     theirs = load_upstream(given.upstream) if given.upstream else {}
@@ -491,15 +461,11 @@ def main() -> int:
         "torch": torch.__version__,
     }
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print("| " + " | ".join(HEAD) + " |")
-    print("|" + "---|" * len(HEAD))
     rows = []
-    for row in (*SCANS, *CONVS):
-        if given.only in row.name:
-            rows.append(measure(row, theirs, flush, given.repeats))
-            print_row(rows[-1])
-            torch.cuda.empty_cache()
-    print_worst_errors(rows)
+    for row in chosen:
+        rows.append(measure(row, theirs, flush, given.repeats))
+        print_row(rows[-1])
+        torch.cuda.empty_cache()
     if given.json:
         Path(given.json).write_text(
             json.dumps({**about, "rows": rows}, indent=1) + "\n"

@@ -22,20 +22,25 @@
 #   scan_c            examples/scan.c, compiled here
 #   vmamba_digits, mamba_text    the examples reach their marks
 #   check             mambarun-check, in all its ways
-#   bench             each row of the published table: checked, then timed
+#   bench, bench:WORD each row of the published table, or those whose name or module has
+#                     WORD: checked, then timed
 #
 # Several parts run JOBS (4) at a time, those that measure time last and alone; a failure
-# stops no other. Then docs/results/gpu/summary.md says it all, and the last line and the
-# exit status whether all went well.
+# stops no other. Then docs/results/gpu/summary.md says all that FOLDER holds, and the last
+# line and the exit status whether all went well. Results of several runs, be they of
+# different machines, are made one by copying their FOLDERs into one, and
+#
+#   python3 ci/summary.py FOLDER >FOLDER/docs/results/gpu/summary.md
 #
 # Needs a torch with CUDA, and out/gpu, which ci/wheel.sh and ci/carry.sh make; no
 # network. Installs the wheel, and pytest, into a virtual environment of its own below
-# SITE (out/gpu-site) on top of PYTHON (python3). UPSTREAM: a folder with compiled
-# upstream modules for this Python, which bench then times too.
+# SITE (out/gpu-site) on top of PYTHON (python3). UPSTREAM: a folder with one or more of
+# upstream's modules, compiled for this Python, torch and GPU, which bench then times too.
 
 # shellcheck disable=SC2317 # parts are called by their names
 set -u -o pipefail
 [ $# -ge 2 ] || { sed -n '3,/^$/s/^# \{0,1\}//p' "$0"; exit 2; }
+[ -z "${UPSTREAM:-}" ] || UPSTREAM=$(cd "$UPSTREAM" && pwd) || exit 2
 mkdir -p "$1"/docs/results/gpu "$1"/conformance/results "$1"/raw
 out=$(cd "$1" && pwd)
 said=$out/docs/results/gpu raw=$out/raw
@@ -73,7 +78,7 @@ PYTHON
     cp "$carried/commit.txt" "$(installed)/.." # for the reports
     mkdir "$site/lib-of-tests"
     ln -s "$(installed)"/*.so "$(installed)"/../conformance/*.so "$carried"/lib/*.so \
-        "$site/lib-of-tests"
+        "$site/lib-of-tests" || return 1
     cksum "$carried"/wheels/*.whl "$carried"/lib/*.so >"$site/complete"
 }
 
@@ -117,6 +122,7 @@ suite() {
 # that no wheel has.
 judge() {
     local status=0 kind
+    rm -rf "${raw:?}/$variant" "$out/conformance/results/$variant".*
     MAMBARUN_PATH=$carried/lib limit "$python" -m mambarun.conformance --require \
         --provider "mambarun:$variant" --jobs "$workers" --report "$raw/$variant" "$@" ||
         status=$?
@@ -140,7 +146,7 @@ print(f"all kernels loaded in {time.perf_counter() - begin:.2f} s")' && judge --
 
 # sanitizer TOOL: each array has its own memory, and nothing lies behind it.
 sanitizer() {
-    local words=$said/$1-words.txt status=0
+    local words=$said/$name-words.txt status=0
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 MAMBARUN_PATH=$site/lib-of-tests \
         limit compute-sanitizer --tool "$1" --target-processes all --error-exitcode 99 \
         --print-limit 20 --log-file "$words" "$python" -m pytest -q \
@@ -200,18 +206,28 @@ check() {
 }
 
 bench() {
-    limit "$python" bench/gpu.py --json "$said/bench.json" \
+    limit "$python" bench/gpu.py --only "$of" --json "$said/$name.json" \
         ${UPSTREAM:+--upstream "$UPSTREAM"}
 }
 
 # ---- running them ---------------------------------------------------------------------
 
+is_part() {
+    case $1 in
+    subset:?* | bench:?*) ;;
+    *) [[ " ${all[*]} " == *" $1 "* ]] ;;
+    esac
+}
+
 # run_part PART: all that it says is kept, with its verdict in the last line, which
-# is also shown.
+# is also shown. Nothing of an earlier run of it stays.
 run_part() {
     local part=${1%%:*} begin=$SECONDS verdict=FAILED
-    name=${1/:/-} variant=cuda12_sm90
-    [[ $1 != *:* ]] || variant=${1#*:}
+    name=${1/:/-} variant=cuda12_sm90 of=${1#"$part"}
+    of=${of#:}
+    [ "$part" != subset ] || variant=$of
+    rm -f "$raw/$name.xml" "$said/$name.json" "$said/$name-words.txt"
+    cp "$raw/machine.txt" "$raw/$name.machine"
     ! "$part" >"$said/$name.txt" 2>&1 || verdict=ok
     sed -i 's/\r/\n/g' "$said/$name.txt"
     echo "$verdict $name ($variant, $((SECONDS - begin)) s)" | tee -a "$said/$name.txt"
@@ -231,23 +247,23 @@ print(f"python: {sys.version.split()[0]}, torch {torch.__version__}")'
 
 [ "$1" != all ] || set -- "${all[@]}"
 for part; do
-    [[ " ${all[*]} " == *" ${part%%:*}"[\ :]* ]] ||
-        { echo "there is no part $part: see the head of $0" && exit 2; }
+    is_part "$part" || { echo "there is no part $part: see the head of $0" && exit 2; }
 done
+[[ ${JOBS:=4} =~ ^[1-9][0-9]*$ ]] || { echo "JOBS is $JOBS: must be 1 or more" && exit 2; }
 need_site
 describe_machine >"$raw/machine.txt"
 for part; do
-    [[ $alone != *" $part "* ]] || continue
-    while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-4}" ]; do
+    [[ $alone != *" ${part%%:*} "* ]] || continue
+    while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do
         wait -n
     done
     run_part "$part" &
 done
 wait
 for part; do
-    [[ $alone != *" $part "* ]] || run_part "$part"
+    [[ $alone != *" ${part%%:*} "* ]] || run_part "$part"
 done
 # Where the checkout lies is nobody's business.
-grep -rlIF "$PWD/" "$out" | xargs -r sed -i "s|$PWD/||g"
+grep -rlIF "$PWD" "$out" | xargs -r sed -i "s|$PWD/||g; s|$PWD\b|.|g"
 [ $# != 1 ] || cat "$said/${1/:/-}.txt"
 "$python" ci/summary.py "$out" >"$said/summary.md"
