@@ -143,6 +143,7 @@ say "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), $(cc --ve
 say "$(uname -srm), $CMAKE_BUILD_PARALLEL_LEVEL CPUs:$(sed -n 's/^model name[^:]*://p' /proc/cpuinfo | head -n 1)"
 
 c_tests test
+tests ci python ci/tests
 check symbols.sh bash ci/checks/symbols.sh "$lib"
 
 # One CUDA row per toolkit and the PTX row; wheel.sh builds them all.

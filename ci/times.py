@@ -18,7 +18,7 @@ for the same data on the card of their row, timed in turns in one process; where
 upstream's is empty, its module was not at hand there. The last two columns are no
 neighbours of these: they were measured once, earlier, on an H200 (4.8 TB/s of memory;
 an H100 has 3.35), and say something about ours only where the row's card is one. Of the
-rows of `selective_scan_oflex`, which is VMamba's, upstream's times are from there only:
+rows whose op ends in `oflex`, which are VMamba's, upstream's times are from there only:
 PyPI has no archive of VMamba's modules to compile.
 """
 

@@ -70,7 +70,7 @@ def write_conformance():
 def write_bench():
     folder = value("--upstream")
     rows, wrong = [], {"wrong": "beyond rounding"} if "FAKE_WRONG" in os.environ else {}
-    for op in ("selective_scan", "selective_scan_oflex", "causal_conv1d"):
+    for op in ("scan", "scan_oflex", "conv"):
         if value("--only") not in op:
             continue
         row = {"op": op, "row": "tiny", "dtype": "bfloat16", "errors": {"out": 1.7e-3}}

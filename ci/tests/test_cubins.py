@@ -5,6 +5,7 @@ tree, by a fake NVRTC whose kernels are empty and, where a test says so, wrong."
 
 from __future__ import annotations
 
+import collections
 import os
 import shutil
 import subprocess
@@ -14,8 +15,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE = "libmambarun/ops/selective_scan/bwd_sum.cu"  # the source of one kernel
-KERNEL = "selective_scan_bwd_sum"
+sys.path.append(str(ROOT / "libmambarun/variant"))
+import kernels  # noqa: E402
+
+SOURCES = collections.Counter(row.source for row in kernels.rows())
+ROW = next(row for row in kernels.rows() if SOURCES[row.source] == 1 and not row.spills)
+KERNEL, SOURCE = ROW.name, f"libmambarun/{ROW.source}"
+INSTANCES = str(Path(SOURCE).with_name("instances.def"))
 NEW_ROW = "MBR_CUDA_VARIANT(cuda12_sm89, 12, cubin, 89, 89, 89)\n"
 
 
@@ -119,7 +125,7 @@ def test_what_was_not_built_is_missed(build):
 
 
 def test_a_kernel_for_another_architecture_is_found_in_the_image(changed):
-    status, wrong = changed(ONE, "", "// arch 80\n")
+    status, wrong = changed(SOURCE, "", "// arch 80\n")
     assert status == 1
     assert wrong == [
         f"{row}: {KERNEL}: is for sm_80, not sm_{row[-2:]}"
@@ -128,13 +134,13 @@ def test_a_kernel_for_another_architecture_is_found_in_the_image(changed):
 
 
 def test_a_kernel_of_another_name_is_found_in_the_image(changed):
-    status, wrong = changed(ONE, "", "// kernel other\n")
+    status, wrong = changed(SOURCE, "", "// kernel other\n")
     assert status == 1 and len(wrong) == 4
     assert f"cuda12_sm90: {KERNEL}: holds the kernels ['other']" in wrong
 
 
 def test_a_spill_on_sm_80_or_90_needs_its_reason(changed):
-    status, wrong = changed(ONE, "", "// spills 16\n")
+    status, wrong = changed(SOURCE, "", "// spills 16\n")
     assert status == 1
     assert wrong == [
         f"{row}: {KERNEL}: stack 0, spill_stores 16, spill_loads 16, and its row does "
@@ -144,11 +150,11 @@ def test_a_spill_on_sm_80_or_90_needs_its_reason(changed):
 
 
 def test_a_spill_with_its_reason_passes(changed, build):
-    rows = build.tree / "libmambarun/ops/selective_scan/instances.def"
+    rows = build.tree / INSTANCES
     (row,) = (x for x in rows.read_text().splitlines() if f"({KERNEL}," in x)
-    changed("libmambarun/ops/selective_scan/instances.def", row, "\n")
+    changed(INSTANCES, row, "\n")
     rows.write_text(rows.read_text().replace(row, f"{row} /* spills: a test */"))
-    assert changed(ONE, "", "// spills 16\n") == (0, [])
+    assert changed(SOURCE, "", "// spills 16\n") == (0, [])
 
 
 def test_a_library_under_another_name_is_found(build, tmp_path):
@@ -180,7 +186,7 @@ def test_a_library_of_another_build_is_found(build):
 
 
 def test_kernels_that_instances_def_does_not_have_are_found(build):
-    rows = build.tree / "libmambarun/ops/selective_scan/instances.def"
+    rows = build.tree / INSTANCES
     kept = rows.read_text()
     rows.write_text(kept.replace(f"MBR_KERNEL({KERNEL}", "MBR_KERNEL(renamed"))
     try:
@@ -188,5 +194,5 @@ def test_kernels_that_instances_def_does_not_have_are_found(build):
     finally:
         rows.write_text(kept)
     assert status == 1 and len(wrong) == 4
-    said = f"has other kernels than instances.def: ['renamed', '{KERNEL}']"
+    said = f"has other kernels than instances.def: {sorted(['renamed', KERNEL])}"
     assert f"cuda12_sm90: {said}" in wrong

@@ -174,30 +174,30 @@ def upstream(gpu: Gpu, *names: str) -> str:
 
 
 def test_bench_times_what_upstream_is_there(gpu):
-    both = upstream(gpu, "selective_scan_cuda", "causal_conv1d_cuda")
+    both = upstream(gpu, "scan_cuda", "conv_cuda")
     assert gpu.run("out", "bench", UPSTREAM=both)[0] == 0
     summary = gpu.said("summary.md")
-    assert rows(summary, "selective_scan")[0][2:6] == [H100, "0.5", "1.0", "2.0"]
-    assert rows(summary, "selective_scan_oflex")[0][3:6] == ["0.5", "", ""]
-    assert rows(summary, "causal_conv1d")[0][3:6] == ["0.5", "1.0", "2.0"]
+    assert rows(summary, "scan")[0][2:6] == [H100, "0.5", "1.0", "2.0"]
+    assert rows(summary, "scan_oflex")[0][3:6] == ["0.5", "", ""]
+    assert rows(summary, "conv")[0][3:6] == ["0.5", "1.0", "2.0"]
     assert "PyPI has no archive of VMamba's modules" in summary
 
 
 def test_results_of_two_runs_on_two_cards_are_one_summary(gpu):
-    scan, conv = upstream(gpu, "selective_scan_cuda"), upstream(gpu, "a", "b")
-    (gpu.folder / conv / "causal_conv1d_cuda.so").touch()
-    gpu.run("one", "bench:selective_scan", "callers", UPSTREAM=scan)
-    gpu.run("two", "bench:causal_conv1d", UPSTREAM=conv, FAKE_GPU=H200)
+    scan, conv = upstream(gpu, "scan_cuda"), upstream(gpu, "a", "b")
+    (gpu.folder / conv / "conv_cuda.so").touch()
+    gpu.run("one", "bench:scan", "callers", UPSTREAM=scan)
+    gpu.run("two", "bench:conv", UPSTREAM=conv, FAKE_GPU=H200)
     shutil.copytree(gpu.folder / "one", gpu.folder / "both")
     shutil.copytree(gpu.folder / "two", gpu.folder / "both", dirs_exist_ok=True)
     summary = gpu.summarize("both")
     for part, machine in (
-        ("bench-causal_conv1d", "1"),
-        ("bench-selective_scan", "2"),
+        ("bench-conv", "1"),
+        ("bench-scan", "2"),
         ("callers", "2"),
     ):
         assert rows(summary, part)[0][5] == machine
-    scans, convs = rows(summary, "selective_scan"), rows(summary, "causal_conv1d")
+    scans, convs = rows(summary, "scan"), rows(summary, "conv")
     assert scans[0][2:6] == [H100, "0.5", "1.0", "2.0"]
     assert convs[0][2:6] == [H200, "0.5", "1.0", "2.0"]
     # errors: the worst of ours, of upstream's there, of upstream's on an H200
@@ -209,9 +209,7 @@ def test_results_of_two_runs_on_two_cards_are_one_summary(gpu):
 def test_a_row_that_is_wrong_is_said_and_fails(gpu):
     status, _, errors = gpu.run("out", "bench", FAKE_WRONG="1")
     assert (status, errors) == (1, "FAILED: bench\n")
-    assert (
-        rows(gpu.said("summary.md"), "causal_conv1d")[0][3] == "WRONG: beyond rounding"
-    )
+    assert rows(gpu.said("summary.md"), "conv")[0][3] == "WRONG: beyond rounding"
 
 
 # ---- refusals ---------------------------------------------------------------------
