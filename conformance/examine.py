@@ -6,6 +6,7 @@ outputs may be touched. Knows no op by name."""
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -207,7 +208,8 @@ def known_of(candidate: Provider, call: Call) -> list[Known]:
 
 def _known_refusal(rows: list[Known], refused: Refused) -> str:
     causes = [row.cause for row in rows if row.does == "refuses"]
-    return f"{causes[0]} ({refused.text.strip()[:160]})" if causes else ""
+    said = re.split(r"\n| \(Could this error message", refused.text.strip())[0]
+    return f"{causes[0]} ({said[:160]})" if causes else ""
 
 
 def _known_difference(rows: list[Known], output: str, verdict: Verdict) -> str:

@@ -194,27 +194,22 @@ def dots_of(size: float, alpha: float) -> dict[str, Any]:
 def spread(reports: Sequence[Data]) -> Any:
     """Per family the distribution of the comparisons' worst errors."""
     families = families_of(reports)
+    errors = [errors_by_family(report) for report in reports]
+    most = max(sum(family in found for found in errors) for family in families)
     figure, axis = plt.subplots(
-        figsize=(8.2, 1.2 + (0.1 + 0.12 * len(reports)) * max(len(families), 3))
+        figsize=(8.2, 1.2 + (0.1 + 0.12 * most) * max(len(families), 3))
     )
-    height = 0.8 / len(reports)
-    for n, (report, colour) in enumerate(zip(reports, COLOURS)):
-        errors: dict[str, list[float]] = {}
-        for case, dtype, found in comparisons(report):
-            if dtype in EPSILON:
-                value = found["relative"] / EPSILON[dtype]
-                errors.setdefault(case["family"], []).append(within(value))
-        for y, family in enumerate(families):
-            values = sorted(errors.get(family, []))
-            if not values:
-                continue
-            place = y - 0.4 + height * (n + 0.5)
+    for y, family in enumerate(families):
+        mine = [(f[family], c) for f, c in zip(errors, COLOURS) if family in f]
+        for n, (values, colour) in enumerate(mine):
+            place = y - 0.4 + 0.8 / len(mine) * (n + 0.5)
             low, middle, high = (quantile(values, q) for q in (0.05, 0.5, 0.95))
             places = [place] * len(values)
             axis.plot(values, places, color=colour, **dots_of(2, 0.25))
             axis.plot((low, high), (place, place), color=colour, lw=2.5)
             axis.plot(middle, place, "|", color=colour, ms=9, mew=2)
             axis.plot(values[-1], place, ">", color=colour, ms=4)
+    for report, colour in zip(reports, COLOURS):
         axis.plot([], [], color=colour, lw=2.5, label=report["facts"]["provider"])
     axis.set_xscale("log")
     axis.axvline(0.5, color="grey", lw=1, ls=":")
@@ -226,6 +221,17 @@ def spread(reports: Sequence[Data]) -> Any:
     )
     figure.legend(loc="outside upper center", ncols=min(3, len(reports)), frameon=False)
     return figure
+
+
+def errors_by_family(report: Data) -> dict[str, list[float]]:
+    """Of each comparison the worst error, least first, in units in the last place of
+    the largest element."""
+    errors: dict[str, list[float]] = {}
+    for case, dtype, found in comparisons(report):
+        if dtype in EPSILON:
+            value = found["relative"] / EPSILON[dtype]
+            errors.setdefault(case["family"], []).append(within(value))
+    return {family: sorted(values) for family, values in errors.items()}
 
 
 #: distance of 1 to the next number
@@ -300,6 +306,12 @@ CAPTIONS = {
     "outputs": "The worst error of each output and dtype.",
 }
 
+READ = (
+    "An error as a share of the largest element of its output; of what arithmetic in "
+    "fp32 explains beyond rounding to the output's dtype (above 1 a case fails, or "
+    "deviates as known); and of the tolerance of upstream's own test of that output."
+)
+
 
 # ---- the document -------------------------------------------------------------------
 
@@ -313,12 +325,13 @@ def document(reports: Sequence[Data], svg: dict[str, str]) -> str:
         "<h2>Cases per family</h2>",
         family_table(reports),
     ]
+    parts += ["<h2>Errors</h2>"] if svg else []
     for name, picture in svg.items():
         caption = f"<figcaption>{text(CAPTIONS[name])}</figcaption>"
         parts.append(f"<figure>{picture}{caption}</figure>")
     parts += ["<h2>Failures</h2>", failures(reports)]
     parts += ["<h2>Deviates as known, and NotSupported</h2>", reasons(reports)]
-    parts += ["<h2>Worst errors</h2>", worst_table(reports)]
+    parts += ["<h2>Worst errors</h2>", worst_table(reports), f"<p>{text(READ)}</p>"]
     style = (HERE / "page.css").read_text()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -333,8 +346,14 @@ def text(value: Any) -> str:
     return html.escape(str(value))
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: int = 99) -> str:
-    """A table; columns from number `numbers` on are figures."""
+def grid(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numbers: int = 99,
+    over: Sequence[str] = (),
+) -> str:
+    """A table; columns from number `numbers` on are figures. over: what stands over
+    each THREE of those."""
 
     def line(cells: Sequence[Any], tag: str) -> str:
         marks = (' class="n"' if n >= numbers else "" for n in range(len(cells)))
@@ -344,7 +363,14 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: int = 99) 
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     top = f"<tr>{line(head, 'th')}</tr>"
+    if over:
+        wide = (f'<th class="over" colspan="{THREE}">{text(o)}</th>' for o in over)
+        top = f'<tr><th colspan="{numbers}"></th>{"".join(wide)}</tr>\n{top}'
     return f'<div class="wide"><table>{top}\n{body}</table></div>'
+
+
+SHARES = ("of the bound", "of upstream's")
+THREE = 1 + len(SHARES)  # columns of a provider
 
 
 def verdicts(reports: Sequence[Data]) -> str:
@@ -391,10 +417,8 @@ def family_table(reports: Sequence[Data]) -> str:
             found = {row["family"]: row for row in report["families"]}.get(family)
             cells += family_cells(found)
         rows.append(cells)
-    head = ["family"]
-    for report in judged:
-        head += [report["facts"]["provider"], "of the bound", "of upstream's tolerance"]
-    return grid(head, rows, numbers=1)
+    head = ["family", *(["cases", *SHARES] * len(judged))]
+    return grid(head, rows, 1, [report["facts"]["provider"] for report in judged])
 
 
 def family_cells(found: dict[str, Any] | None) -> list[str]:
@@ -450,14 +474,8 @@ def worst_table(reports: Sequence[Data]) -> str:
             names = ("relative", "used", "upstream")
             cells += [f"{row[n]:.2g}" if row else "" for n in names]
         rows.append(cells)
-    head = ["output"]
-    for report in judged:
-        head += [
-            f"{report['facts']['provider']}: error / largest element",
-            "of the bound",
-            "of upstream's tolerance",
-        ]
-    return grid(head, rows, numbers=1)
+    head = ["output", *(["of the largest", *SHARES] * len(judged))]
+    return grid(head, rows, 1, [report["facts"]["provider"] for report in judged])
 
 
 # ---- from files ---------------------------------------------------------------------
