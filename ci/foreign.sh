@@ -5,9 +5,11 @@
 #
 #   ci/foreign.sh FOLDER mamba_ssm-2.3.1.tar.gz causal_conv1d-1.6.1.tar.gz
 #
-# The archives are the source distributions that PyPI has. They are unpacked and
-# compiled in FOLDER, outside of this repository, and nothing of them enters it. Then the
-# suite runs them beside mambarun's VARIANT (cuda12_sm90): FOLDER/report is the result.
+# One of them will do. The archives are the source distributions that PyPI has. They are
+# unpacked and compiled in FOLDER, outside of this repository, and nothing of them enters
+# it; a second run compiles only what has changed. Then the suite runs them beside
+# mambarun's VARIANT (cuda12_sm90): FOLDER/report is the result, and the exit status the
+# suite's: 1 where one of them does not conform, 3 where this machine lacks something.
 #
 # Needs a GPU, nvcc, ninja and a torch with CUDA for PYTHON (python3), 2 to 4 minutes on
 # 16 CPUs; mambarun with that variant, installed or named by MAMBARUN_PATH; no network.
@@ -15,26 +17,67 @@
 
 set -eu -o pipefail
 [ $# -ge 2 ] || { sed -n '4,/^$/s/^# \{0,1\}//p' "$0"; exit 2; }
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
+refuse() { echo "$*" >&2 && exit 2; }
+root=$(cd "$(dirname "$0")/.." && pwd)
+folder=$(realpath -m "$1")
 shift
+case $folder/ in "$root"/*) refuse "$folder lies in this repository" ;; esac
 archives=()
 for archive; do
-    archives+=("$(cd "$(dirname "$archive")" && pwd)/$(basename "$archive")")
+    [ -f "$archive" ] || refuse "there is no $archive"
+    archives+=("$(realpath "$archive")")
 done
-cd "$(dirname "$0")/.."
-case $folder/ in "$PWD"/*) echo "$folder lies in this repository" && exit 2 ;; esac
+cd "$root"
 python=${PYTHON:-python3}
+variant=${VARIANT:-cuda12_sm90}
 export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 
-# compile NAME SOURCES: as the project's own setup.py would, for one architecture.
+# All that is missing, before minutes go by.
+"$python" - "$variant" <<'PYTHON' || exit 3
+import sys
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError as missing:
+    sys.exit(f"NotSupported: {sys.executable}: {missing}")
+wanted = {
+    "a GPU that torch can use": torch.cuda.is_available(),
+    "nvcc, on PATH or below CUDA_HOME": cpp_extension.CUDA_HOME is not None,
+    "ninja": cpp_extension.is_ninja_available(),
+}
+lacking = [what for what, there in wanted.items() if not there]
+if not lacking:
+    import conformance, mambarun  # the first finds the second in this tree
+
+    verdicts = {v["name"]: v for v in mambarun.info(0)["variants"]}
+    verdict = verdicts.get(sys.argv[1], {"usable": False, "reason": "no variant"})
+    if not verdict["usable"]:
+        lacking.append(f"mambarun's {sys.argv[1]}: {verdict['reason']}")
+if lacking:
+    sys.exit("NotSupported: this needs " + "; ".join(lacking))
+PYTHON
+
+# unpack ARCHIVE: prints the folder of what was in it, which is there once it is whole.
+unpack() {
+    local name target
+    name=$(basename "$1" .tar.gz)
+    target=$folder/$name
+    if [ ! -d "$target" ]; then
+        rm -rf "$target.part" && mkdir -p "$target.part"
+        tar -xzf "$1" -C "$target.part" --strip-components 1
+        # c10::optional was an alias of std::optional, and is gone since torch 2.11.
+        grep -rl c10::optional "$target.part" |
+            xargs -r sed -i 's/c10::optional/std::optional/g'
+        mv "$target.part" "$target"
+    fi
+    echo "$target"
+}
+
+# compile MODULE SOURCES INTO: as the project's own setup.py would, for one architecture.
 compile() {
-    local build=$folder/build/$1
-    [ ! -e "$folder/modules/$1.so" ] || return 0
-    mkdir -p "$build" "$folder/modules"
-    # c10::optional was an alias of std::optional, and is gone since torch 2.11.
-    find "$2" -type f -exec sed -i 's/c10::optional/std::optional/g' {} +
-    "$python" - "$1" "$2" "$build" <<'PYTHON'
+    mkdir -p "$3"
+    "$python" - "$@" <<'PYTHON'
 import pathlib, sys
 from torch.utils.cpp_extension import load
 
@@ -60,22 +103,23 @@ load(
     is_python_module=False,
 )
 PYTHON
-    cp "$build/$1.so" "$folder/modules"
 }
 
-for archive in "${archives[@]}"; do
-    tar -xzf "$archive" -C "$folder"
-done
 providers=()
-while read -r name sources; do
-    [ -d "$sources" ] || continue
-    echo "compiling $name for $TORCH_CUDA_ARCH_LIST"
-    compile "$name" "$sources" >"$folder/$name.log" 2>&1 ||
-        { tail -n 20 "$folder/$name.log" && exit 1; }
-    providers+=(--provider "file:$folder/modules/$name.so")
-done <<LIST
-selective_scan_cuda $(echo "$folder"/mamba_ssm-*/csrc/selective_scan)
-causal_conv1d_cuda $(echo "$folder"/causal_conv1d-*/csrc)
+for archive in "${archives[@]}"; do
+    sources=$(unpack "$archive")
+    while read -r module csrc; do
+        [ -d "$sources/$csrc" ] || continue
+        echo "compiling $module of $(basename "$sources") for $TORCH_CUDA_ARCH_LIST"
+        compile "$module" "$sources/$csrc" "$sources/build" >"$sources/build.log" 2>&1 ||
+            { tail -n 20 "$sources/build.log" && exit 1; }
+        providers+=(--provider "file:$sources/build/$module.so")
+        continue 2
+    done <<'LIST'
+selective_scan_cuda csrc/selective_scan
+causal_conv1d_cuda csrc
 LIST
-"$python" -m conformance --provider "mambarun:${VARIANT:-cuda12_sm90}" "${providers[@]}" \
+    refuse "$archive has neither csrc/selective_scan nor csrc: is it a source distribution?"
+done
+"$python" -m conformance --provider "mambarun:$variant" "${providers[@]}" \
     --device cuda --report "$folder/report"

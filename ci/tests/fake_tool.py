@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fake_tool.py - under the name of each program that gpu.sh and foreign.sh call, does
-what they need of it. The environment says what goes wrong: FAKE_FAILS, FAKE_DIES and
+"""fake_tool.py - under the name of each program that gpu.sh calls, does what that needs
+of it. The environment says what goes wrong: FAKE_FAILS, FAKE_DIES and
 FAKE_SLEEPS hold the names of what is run, such as test_large.py; FAKE_TAKES is how many
 seconds each takes, of which the begin and the end are appended to FAKE_LOG."""
 
