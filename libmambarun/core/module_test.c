@@ -328,13 +328,17 @@ static void a_refused_launch_has_its_sizes_in_the_message(void **state) {
     assert_null(f->context_after);
 }
 
-static void load_fork_and_launch(void *into) {
+static void launch_in_a_child_of_mine(void *into) {
     struct found *f = into;
-    start(f);
-    load(0);
-    setenv("FAKE_cuCtxGetCurrent", "3", 1); /* what a forked child is answered */
+    f->again = load(1);
     f->status = launch(0);
     finish(f);
+}
+
+static void load_fork_and_launch(void *into) {
+    start(into);
+    load(0);
+    mbr_in_child(launch_in_a_child_of_mine, into, sizeof(struct found));
 }
 
 static void in_a_forked_child_a_launch_says_so(void **state) {
@@ -343,6 +347,50 @@ static void in_a_forked_child_a_launch_says_so(void **state) {
     assert_int_equal(f->status, MBR_E_CUDA);
     assert_says(f->message, "cuCtxPushCurrent fails with CUDA_ERROR_FAKE (3)");
     assert_says(f->message, "CUDA does not outlive a fork");
+    assert_int_equal(f->log.launches, 0);
+    assert_int_equal(f->again, MBR_E_CUDA);
+}
+
+static void fork_then_load(void *into) {
+    struct found *f = into;
+    start(f);
+    mbr_host_facts host = {.struct_size = sizeof host};
+    mbr_probe_host(&host); /* opens the driver, and leaves it uninitialised */
+    mbr_in_child(load_one, into, sizeof *f);
+}
+
+static void a_child_of_one_that_has_not_used_the_driver_may(void **state) {
+    (void)state;
+    struct found *f = CHILD(fork_then_load, .driver = "driver");
+    assert_int_equal(f->status, MBR_OK);
+    assert_string_equal(f->in_use, "cuda12_sm90");
+}
+
+/* The driver's own refusal; and that of the fake, on which every room's test relies. */
+static void launch_what_no_gpu_takes(void *into) {
+    static const mbr_launch sizes[] = {
+        {{0, 1, 1}, 128, 0},     {{1, 0, 1}, 128, 0}, {{1, 65536, 1}, 128, 0},
+        {{1, 1, 65536}, 128, 0}, {{1, 1, 1}, 0, 0},   {{1, 1, 1}, 1025, 0},
+        {{1, 1, 1}, 1, 165889},
+    };
+    struct found *f = into;
+    start(f);
+    load(0);
+    const mbr_call call = {.device_type = MBR_DEVICE_CUDA};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (mbr__launcher.launch(&call, 1, &sizes[i], params, sizeof params) !=
+            MBR_E_CUDA)
+            _exit(5);
+    f->status = mbr__launcher.launch(&call, 1, &sizes[6], params, sizeof params);
+    finish(f);
+}
+
+static void sizes_that_no_gpu_takes_are_refused(void **state) {
+    (void)state;
+    struct found *f = CHILD(launch_what_no_gpu_takes, .driver = "driver");
+    assert_says(f->message, "two on cuda:0, 1 x 1 x 1 blocks of 1 threads with 165889 "
+                            "bytes of shared memory: cuLaunchKernel fails with");
+    assert_says(f->message, "the launch has a size that this device does not take");
     assert_int_equal(f->log.launches, 0);
 }
 
@@ -668,6 +716,8 @@ int main(void) {
         cmocka_unit_test(a_kernel_that_the_variant_lacks_is_not_launched),
         cmocka_unit_test(a_refused_launch_has_its_sizes_in_the_message),
         cmocka_unit_test(in_a_forked_child_a_launch_says_so),
+        cmocka_unit_test(a_child_of_one_that_has_not_used_the_driver_may),
+        cmocka_unit_test(sizes_that_no_gpu_takes_are_refused),
         cmocka_unit_test(a_context_that_cannot_be_entered_loads_nothing),
         cmocka_unit_test(a_first_touch_under_capture_loads_nothing_and_says_what_to_do),
         cmocka_unit_test(a_load_that_a_capture_forbids_is_told_the_same),

@@ -11,6 +11,8 @@
  *                    "print" to stdout
  *   FAKE_IMAGE       functions that get a kernel return theirs only for an image that
  *                    contains this text
+ * Like a real one it refuses a launch that no GPU takes, or without a context, and
+ * everything in a child that was forked after cuInit.
  * A function is left out by compiling with -DcuInit=absent_cuInit. No real driver is
  * ever asked.
  */
@@ -28,6 +30,12 @@
 #include "core/driver.def"
 
 MBR_API mbr_fake_driver mbr_fake_driver_log;
+
+enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_CONTEXT = 201 };
+enum {
+    SHARED = 166912,
+    STATIC_SHARED = 1024
+}; /* bytes: a block's at most, a kernel's */
 
 __attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...) {
     static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
@@ -48,8 +56,12 @@ static int number(const char *variable, int otherwise) {
     return value != NULL ? atoi(value) : otherwise;
 }
 
+static pid_t owner; /* who called cuInit */
+
 static int answer(const char *function) {
     char variable[64];
+    if (owner != 0 && owner != getpid() && strcmp(function, "cuDriverGetVersion") != 0)
+        return NOT_INITIALIZED;
     snprintf(variable, sizeof variable, "FAKE_%s", function);
     return number(variable, 0);
 }
@@ -87,7 +99,10 @@ static void follow_mood(void) {
 int cuInit(unsigned flags) {
     note("cuInit %u", flags);
     follow_mood();
-    return answer("cuInit");
+    int status = answer("cuInit");
+    if (owner == 0)
+        owner = getpid();
+    return status;
 }
 
 int cuDriverGetVersion(int *version) {
@@ -117,7 +132,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
         *value = 100 + device;
         break;
     case MBR_CU_SHARED_BYTES_ASKED:
-        *value = number("FAKE_SHARED", 166912);
+        *value = number("FAKE_SHARED", SHARED);
         break;
     default:
         *value = -1;
@@ -185,7 +200,7 @@ int cuCtxPushCurrent_v2(mbr_cu_context context) {
 
 int cuCtxPopCurrent_v2(mbr_cu_context *context) {
     if (depth == 0)
-        return 201; /* CUDA_ERROR_INVALID_CONTEXT */
+        return INVALID_CONTEXT;
     char name[24];
     *context = stack[--depth];
     note("cuCtxPopCurrent_v2 %s", name_of(*context, name));
@@ -238,7 +253,7 @@ int cuKernelGetFunction(mbr_cu_function *function, mbr_cu_kernel kernel) {
 
 int cuFuncGetAttribute(int *value, int attribute, mbr_cu_function function) {
     (void)function;
-    *value = attribute == 1 ? 1024 : -1; /* static shared memory */
+    *value = attribute == 1 ? STATIC_SHARED : -1;
     return answer("cuFuncGetAttribute");
 }
 
@@ -248,6 +263,19 @@ int cuFuncSetAttribute(mbr_cu_function function, int attribute, int value) {
 }
 
 /* ---- launches ----------------------------------------------------------------- */
+
+static bool within(uint64_t value, uint64_t least, uint64_t most) {
+    return least <= value && value <= most;
+}
+
+/* What every GPU takes, as far as a launch shows it. */
+static bool is_valid(const mbr_fake_launch *l) {
+    const uint64_t threads = (uint64_t)l->block[0] * l->block[1] * l->block[2];
+    const uint64_t shared = (uint64_t)number("FAKE_SHARED", SHARED) - STATIC_SHARED;
+    return within(threads, 1, 1024) && within(l->grid[0], 1, INT32_MAX) &&
+           within(l->grid[1], 1, 65535) && within(l->grid[2], 1, 65535) &&
+           within(l->shared_bytes, 0, shared) && within(l->size, 1, sizeof l->params);
+}
 
 int cuStreamIsCapturing(mbr_cu_stream stream, int *status) {
     (void)stream;
@@ -274,17 +302,21 @@ int cuLaunchKernel(mbr_cu_function function, unsigned grid_x, unsigned grid_y,
     static pthread_mutex_t launching = PTHREAD_MUTEX_INITIALIZER;
     (void)params;
     note("cuLaunchKernel %s", (const char *)function);
+    mbr_fake_launch l = {.context = depth > 0 ? (void *)stack[depth - 1] : NULL,
+                         .stream = stream,
+                         .grid = {grid_x, grid_y, grid_z},
+                         .block = {block_x, block_y, block_z},
+                         .shared_bytes = shared_bytes};
+    snprintf(l.kernel, sizeof l.kernel, "%s", (const char *)function);
+    keep_params(&l, extra);
+    if (l.context == NULL)
+        return INVALID_CONTEXT;
+    if (!is_valid(&l))
+        return INVALID_VALUE;
     pthread_mutex_lock(&launching);
-    mbr_fake_launch *out = &mbr_fake_driver_log.launch;
-    *out = (mbr_fake_launch){.context = depth > 0 ? (void *)stack[depth - 1] : NULL,
-                             .stream = stream,
-                             .grid = {grid_x, grid_y, grid_z},
-                             .block = {block_x, block_y, block_z},
-                             .shared_bytes = shared_bytes};
-    snprintf(out->kernel, sizeof out->kernel, "%s", (const char *)function);
-    keep_params(out, extra);
+    mbr_fake_driver_log.launch = l;
     if (mbr_fake_driver_log.launches < MBR_FAKE_LAUNCHES)
-        mbr_fake_driver_log.each[mbr_fake_driver_log.launches] = *out;
+        mbr_fake_driver_log.each[mbr_fake_driver_log.launches] = l;
     mbr_fake_driver_log.launches++;
     pthread_mutex_unlock(&launching);
     return answer("cuLaunchKernel");

@@ -40,7 +40,9 @@ try:
     from torch import __version__ as torch_version
 except ImportError:  # what needs none runs all the same
     torch_version = None
-NEED_TORCH = "arguments compile conv foreign outputs params processes refusals scan"
+NEED_TORCH = (
+    "arguments compile conv fake_gpu foreign outputs params processes refusals scan"
+)
 collect_ignore = [
     f"test_{name}.py" for name in NEED_TORCH.split() if torch_version is None
 ]

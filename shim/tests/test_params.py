@@ -150,17 +150,6 @@ def test_a_gpu_call_carries_device_and_stream(monkeypatch):
     assert found["x.data"] == 4096 and found["bias.data"] == 0
 
 
-def test_a_gpu_call_without_variants_lists_them(monkeypatch, run):
-    """Never the CPU instead."""
-    monkeypatch.setattr(
-        torch._C, "_cuda_getCurrentRawStream", lambda device: 0, raising=False
-    )
-    gpu = OnGpu()
-    with pytest.raises(RuntimeError) as caught:
-        UPDATE([gpu, gpu, gpu, None, None, None, gpu], True)
-    assert isinstance(caught.value, mambarun.Error)
-
-
 def test_tensors_of_cpu_and_gpu_do_not_mix(monkeypatch):
     monkeypatch.setattr(
         torch._C, "_cuda_getCurrentRawStream", lambda device: 0, raising=False
