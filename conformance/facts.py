@@ -33,7 +33,8 @@ def facts(opened: Opened) -> dict[str, str]:
         known["gpu"] = gpu(opened.device)
     library = shown(info["library"])
     known["library"] = f"{library}, {info['version']}, stamp {info['stamp']}"
-    known["commit"] = commit()
+    if commit():
+        known["commit"] = commit()
     known["system"] = platform.platform()
     known["torch"] = torch.__version__
     known["python"] = platform.python_version()
@@ -65,15 +66,16 @@ def gpu(device: str) -> str:
 
 
 def commit() -> str:
-    """Where a part of the tree was carried elsewhere, commit.txt says what it was."""
+    """Where a part of the tree was carried elsewhere, commit.txt says what it was.
+    Empty where neither is."""
     carried = ROOT / "commit.txt"
     if carried.exists():
         return carried.read_text().strip()
     if not (ROOT / ".git").exists():
-        return "unknown: not a source tree"
+        return ""
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
     )
-    return described.stdout.strip() or "unknown"
+    return described.stdout.strip()

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import sys
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
 
@@ -36,7 +37,10 @@ from .report import FIGURES, TITLES, conforms, counted, short, verdict  # noqa: 
 HERE = Path(__file__).resolve().parent
 Data = dict  # what Report.as_data returns
 
-COLOURS = ("#1b6ca8", "#d1762b", "#3f8f4f", "#8a4f9e", "#7a6a4f", "#4a4a4a")
+COLOURS = (
+    *("#1b6ca8", "#d1762b", "#3f8f4f", "#8a4f9e", "#7a6a4f", "#4a4a4a"),
+    *("#2ba7b5", "#c2557f", "#a3a32c", "#9db6d3"),
+)
 BAD = "#b3261e"
 HEAT = LinearSegmentedColormap.from_list(
     "share", ["#f3f7fb", "#b9d4ea", "#5d9bcb", "#f0b775", "#b3261e"]
@@ -45,6 +49,7 @@ LEAST = 1e-5  # of a share on a logarithmic axis: what is smaller is drawn there
 ULPS = (1e-3, 1e6)  # of an error; what is beyond is drawn at the end
 DTYPES = ("float32", "float16", "bfloat16", "complex64")
 MOST_FAILURES = 200
+BESIDE = 4  # plots
 
 plt.rcParams.update(
     {
@@ -88,19 +93,34 @@ def comparisons(report: Data) -> Iterable[tuple[dict[str, Any], str, dict[str, A
             yield case, dtype, dict(zip(FIGURES, numbers))
 
 
+def panels(count: int, width: float, height: float, left: float) -> tuple[Any, Any]:
+    """A figure with so many plots of that size in inches, BESIDE of them beside each
+    other; left: what stands to the left of them takes."""
+    columns = min(count, BESIDE)
+    rows = math.ceil(count / columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        figsize=(left + width * columns, height * rows),
+    )
+    flat = axes.flatten()
+    for unused in flat[count:]:
+        unused.set_visible(False)
+    for above in flat[max(count - columns, 0) : count]:
+        above.tick_params(labelbottom=True)
+    return figure, flat
+
+
 def heat(reports: Sequence[Data]) -> Any:
     """Families x dtypes: the largest share of the bound, red from 1 on."""
     families = families_of(reports)
     seen = {dtype for report in reports for _, dtype, _ in comparisons(report)}
     dtypes = [dtype for dtype in DTYPES if dtype in seen]
-    figure, axes = plt.subplots(
-        1,
-        len(reports),
-        sharey=True,
-        squeeze=False,
-        figsize=(2.4 + 2.9 * len(reports), 0.9 + 0.27 * max(len(families), 3)),
-    )
-    for axis, report in zip(axes[0], reports):
+    figure, axes = panels(len(reports), 2.9, 0.9 + 0.27 * max(len(families), 3), 2.4)
+    for axis, report in zip(axes, reports):
         cells: dict[tuple[str, str], list[float]] = {}
         wrong = set()
         for case, dtype, found in comparisons(report):
@@ -144,15 +164,8 @@ def share(value: float) -> str:
 
 def tolerance(reports: Sequence[Data]) -> Any:
     """Every comparison: error against the bound and against upstream's tolerance."""
-    figure, axes = plt.subplots(
-        1,
-        len(reports),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        figsize=(1.2 + 3.6 * len(reports), 4),
-    )
-    for axis, report in zip(axes[0], reports):
+    figure, axes = panels(len(reports), 3.6, 4, 1.2)
+    for axis, report in zip(axes, reports):
         dots: dict[str, tuple[list[float], list[float]]] = {}
         for _case, dtype, found in comparisons(report):
             xs, ys = dots.setdefault(dtype, ([], []))
@@ -166,8 +179,8 @@ def tolerance(reports: Sequence[Data]) -> Any:
         axis.set_ylim(LEAST / 1.5, None)
         axis.set_xlabel("error / upstream's tolerance")
         axis.set_title(report["facts"]["provider"], fontsize=10)
-    axes[0][0].set_ylabel("error beyond rounding / bound")
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.supylabel("error beyond rounding / bound", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
@@ -200,7 +213,7 @@ def spread(reports: Sequence[Data]) -> Any:
         figsize=(8.2, 1.2 + (0.1 + 0.12 * most) * max(len(families), 3))
     )
     for y, family in enumerate(families):
-        mine = [(f[family], c) for f, c in zip(errors, COLOURS) if family in f]
+        mine = [(f[family], c) for f, c in zip(errors, cycle(COLOURS)) if family in f]
         for n, (values, colour) in enumerate(mine):
             place = y - 0.4 + 0.8 / len(mine) * (n + 0.5)
             low, middle, high = (quantile(values, q) for q in (0.05, 0.5, 0.95))
@@ -209,7 +222,7 @@ def spread(reports: Sequence[Data]) -> Any:
             axis.plot((low, high), (place, place), color=colour, lw=2.5)
             axis.plot(middle, place, "|", color=colour, ms=9, mew=2)
             axis.plot(values[-1], place, ">", color=colour, ms=4)
-    for report, colour in zip(reports, COLOURS):
+    for report, colour in zip(reports, cycle(COLOURS)):
         axis.plot([], [], color=colour, lw=2.5, label=report["facts"]["provider"])
     axis.set_xscale("log")
     axis.axvline(0.5, color="grey", lw=1, ls=":")
@@ -261,7 +274,7 @@ def outputs(reports: Sequence[Data]) -> Any:
     )
     keys = sorted(keys)
     figure, axis = plt.subplots(figsize=(8.2, 1 + 0.17 * max(len(keys), 8)))
-    for report, colour in zip(reports, COLOURS):
+    for report, colour in zip(reports, cycle(COLOURS)):
         found = {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
         places = [y for y, key in enumerate(keys) if key in found]
         values = [
@@ -399,13 +412,16 @@ def judged_of(reports: Sequence[Data]) -> list[Data]:
 
 
 def facts_table(reports: Sequence[Data]) -> str:
-    names = dict.fromkeys(name for report in reports for name in report["facts"])
-    rows = [
-        [name, *(report["facts"].get(name, "") for report in reports)]
-        for name in names
-        if name != "provider"
-    ]
-    return grid(["", *(report["facts"]["provider"] for report in reports)], rows)
+    """What is the same for all who were judged, then what is not."""
+    facts = [report["facts"] for report in judged_of(reports)]
+    names = dict.fromkeys(name for f in facts for name in f if name != "provider")
+    rows = [[name, *(f.get(name, "") for f in facts)] for name in names]
+    same = [row[:2] for row in rows if len(facts) > 1 and len({*row[1:]}) == 1]
+    other = [row for row in rows if row[:2] not in same]
+    tables = [grid(["", "all of them"], same)] if same else []
+    if other:
+        tables.append(grid(["", *(f["provider"] for f in facts)], other))
+    return "<br>\n".join(tables) or "<div>None was judged.</div>"
 
 
 def family_table(reports: Sequence[Data]) -> str:
