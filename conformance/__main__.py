@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         "torch finds one",
     )
     p.add_argument(
-        "--quick", action="store_true", help="a part of the cases, in under a minute"
+        "--quick",
+        action="store_true",
+        help="a part of the cases, in under a minute for a provider",
     )
     p.add_argument(
         "--only",

@@ -32,7 +32,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
-from .report import FIGURES, TITLES, conforms, counted, short, verdict  # noqa: E402
+from .report import FIGURES, TITLES, conforms, counted, short, table, verdict  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 Data = dict  # what Report.as_data returns
@@ -64,7 +64,8 @@ plt.rcParams.update(
 
 
 def write(reports: Sequence[Data], folder: Path) -> None:
-    """DIR/report.html and a PNG of each picture. A report is Report.as_data()."""
+    """DIR/report.html, its tables as Markdown, and a PNG of each picture. A report is
+    Report.as_data()."""
     judged = [report for report in reports if any(comparisons(report))]
     pictures = {}
     for name, draw in PICTURES.items() if judged else ():
@@ -76,6 +77,7 @@ def write(reports: Sequence[Data], folder: Path) -> None:
         plt.close(figure)
     svg = {name: "<svg" + text for name, (_, _, text) in pictures.items()}
     (folder / "report.html").write_text(document(reports, svg), encoding="utf-8")
+    (folder / "report.md").write_text(as_text(reports), encoding="utf-8")
 
 
 # ---- pictures -----------------------------------------------------------------------
@@ -330,13 +332,14 @@ READ = (
 
 
 def document(reports: Sequence[Data], svg: dict[str, str]) -> str:
+    judged = judged_of(reports)
     parts = [
         "<h1>Conformance of selective scan and causal convolution</h1>",
         verdicts(reports),
         "<h2>Machine and providers</h2>",
         facts_table(reports),
         "<h2>Cases per family</h2>",
-        family_table(reports),
+        three_each("family", FAMILY, family_rows(judged), judged),
     ]
     parts += ["<h2>Errors</h2>"] if svg else []
     for name, picture in svg.items():
@@ -344,7 +347,8 @@ def document(reports: Sequence[Data], svg: dict[str, str]) -> str:
         parts.append(f"<figure>{picture}{caption}</figure>")
     parts += ["<h2>Failures</h2>", failures(reports)]
     parts += ["<h2>Deviates as known, and NotSupported</h2>", reasons(reports)]
-    parts += ["<h2>Worst errors</h2>", worst_table(reports), f"<p>{text(READ)}</p>"]
+    worst = three_each("output", WORST, worst_rows(judged), judged)
+    parts += ["<h2>Worst errors</h2>", worst, f"<p>{text(READ)}</p>"]
     style = (HERE / "page.css").read_text()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -382,8 +386,9 @@ def grid(
     return f'<div class="wide"><table>{top}\n{body}</table></div>'
 
 
-SHARES = ("of the bound", "of upstream's")
-THREE = 1 + len(SHARES)  # columns of a provider
+FAMILY = ("cases", "of the bound", "of upstream's")
+WORST = ("of the largest", "of the bound", "of upstream's")
+THREE = 3  # columns of a provider
 
 
 def verdicts(reports: Sequence[Data]) -> str:
@@ -424,8 +429,16 @@ def facts_table(reports: Sequence[Data]) -> str:
     return "<br>\n".join(tables) or "<div>None was judged.</div>"
 
 
-def family_table(reports: Sequence[Data]) -> str:
-    judged = judged_of(reports)
+def three_each(
+    first: str, names: Sequence[str], rows: Sequence[Sequence[str]], judged: list[Data]
+) -> str:
+    """The table of rows whose first cell is called first, then THREE of a provider."""
+    head = [first, *(list(names) * len(judged))]
+    return grid(head, rows, 1, [report["facts"]["provider"] for report in judged])
+
+
+def family_rows(judged: Sequence[Data]) -> list[list[str]]:
+    """Of each family the counts, and the worst error in terms of SHARES."""
     rows = []
     for family in families_of(judged):
         cells: list[Any] = [family]
@@ -433,8 +446,7 @@ def family_table(reports: Sequence[Data]) -> str:
             found = {row["family"]: row for row in report["families"]}.get(family)
             cells += family_cells(found)
         rows.append(cells)
-    head = ["family", *(["cases", *SHARES] * len(judged))]
-    return grid(head, rows, 1, [report["facts"]["provider"] for report in judged])
+    return rows
 
 
 def family_cells(found: dict[str, Any] | None) -> list[str]:
@@ -476,8 +488,8 @@ def reasons(reports: Sequence[Data]) -> str:
     return grid(["provider", "", "cause", "cases"], rows, 3) if rows else "None."
 
 
-def worst_table(reports: Sequence[Data]) -> str:
-    judged = judged_of(reports)
+def worst_rows(judged: Sequence[Data]) -> list[list[str]]:
+    """Of each output and dtype the worst error."""
     found = [
         {(r["op"], r["output"], r["dtype"]): r for r in report["rows"]}
         for report in judged
@@ -490,8 +502,33 @@ def worst_table(reports: Sequence[Data]) -> str:
             names = ("relative", "used", "upstream")
             cells += [f"{row[n]:.2g}" if row else "" for n in names]
         rows.append(cells)
-    head = ["output", *(["of the largest", *SHARES] * len(judged))]
-    return grid(head, rows, 1, [report["facts"]["provider"] for report in judged])
+    return rows
+
+
+# ---- as text ------------------------------------------------------------------------
+
+
+def as_text(reports: Sequence[Data]) -> str:
+    """Who conforms, counts and worst errors, side by side."""
+    lines = ["# Conformance of selective scan and causal convolution", ""]
+    for report in reports:
+        _, word, said = verdict_of(report)
+        lines.append(f"- `{report['facts']['provider']}` {word}: {said}")
+    judged = judged_of(reports)
+    for report in judged:
+        facts = (f"{n} {v}" for n, v in report["facts"].items() if n != "provider")
+        lines += ["", f"`{report['facts']['provider']}`: {'; '.join(facts)}"]
+    for first, names, rows in (
+        ("family", FAMILY, family_rows(judged)),
+        ("output", WORST, worst_rows(judged)),
+    ):
+        head = [f"`{r['facts']['provider']}`: {name}" for r in judged for name in names]
+        lines += ["", *table(row_of([first, *head]), map(row_of, rows))]
+    return "\n".join([*lines, "", READ, ""])
+
+
+def row_of(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 # ---- from files ---------------------------------------------------------------------
