@@ -211,7 +211,7 @@ def _hidden(facts: Facts, error: str) -> Finding:
         value = environ.get(name)
         void = name.startswith("CUDA") or value in ("", "void", "none")
         if value is not None and void and value != "all":
-            values = {"name": name, "value": value, "count": count or "?"}
+            values = {"name": name, "value": value}
             case = "hidden" if name.startswith("CUDA") else "withheld"
             return Finding("MR109", WARN, case, values, (error,))
     if count:
@@ -319,11 +319,8 @@ def _variant(facts: Facts, number: int, gpu: dict[str, Any]) -> Iterator[Finding
         "api": api_text(facts.api),
     }
     if chosen(gpu) is None:
-        cuda = [v for v in gpu["variants"] if v["mode"] != "cpu"]
-        absent = [v for v in cuda if v["reason"].startswith("not installed")]
-        case = "not_installed" if absent else "none"
-        reasons = tuple(f"{v['name']}: {v['reason']}" for v in absent or cuda)
-        yield Finding("MR120", ERROR, case, values, reasons)
+        values["asked"] = facts.machine.environ.get("MAMBARUN_VARIANT")
+        yield _no_variant([v for v in gpu["variants"] if v["mode"] != "cpu"], values)
     elif mode(gpu) == "ptx":
         environ = facts.machine.environ
         kept = environ.get("CUDA_CACHE_DISABLE", "0") == "0"
@@ -332,6 +329,26 @@ def _variant(facts: Facts, number: int, gpu: dict[str, Any]) -> Iterator[Finding
         yield _compiler(facts)
     else:
         yield Finding("MR120", OK, "cubin", values)
+
+
+# How the verdict on a row begins that says what to do, best first.
+REMEDIES = {
+    "not installed": "not_installed",
+    "not asked for": "asked",
+    "needs driver API": "old_driver",
+}
+
+
+def _no_variant(rows: list[dict[str, Any]], values: dict[str, Any]) -> Finding:
+    def beginning(begin: str) -> list[dict[str, Any]]:
+        return [row for row in rows if row["reason"].startswith(begin)]
+
+    begin = next(filter(beginning, REMEDIES), "")
+    case, said = REMEDIES.get(begin, "none"), beginning(begin)
+    if case == "asked":
+        said = [row for row in rows if row not in said]
+    reasons = tuple(f"{row['name']}: {row['reason']}" for row in said)
+    return Finding("MR120", ERROR, case, values, reasons)
 
 
 def _compiler(facts: Facts) -> Finding:

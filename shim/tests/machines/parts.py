@@ -95,9 +95,13 @@ def _rows(kind):
 
 
 def _cpu_variants():
+    own, cuda = _rows("MBR_CPU_VARIANT"), _rows("MBR_CUDA_VARIANT")
     return [
-        _variant(name, "cpu", True, "this CPU has it")
-        for name, _ in _rows("MBR_CPU_VARIANT")
+        *(_variant(name, "cpu", True, "this CPU has it") for name, _ in own),
+        *(
+            _variant(name, kind, False, "for CUDA devices")
+            for name, _, kind, *_ in others
+        ),
     ]
 
 
@@ -106,11 +110,13 @@ def _variant(name, mode, usable, reason):
     return dict(name=name, mode=mode, usable=usable, reason=reason, path=path)
 
 
-def gpu_variants(capability, api, absent=()):
+def gpu_variants(capability, api, absent=(), asked=None):
     """Verdicts as libmambarun gives them, from the rows of the manifest."""
     out = []
     for name, toolkit, kind, arch, least, last in _rows("MBR_CUDA_VARIANT"):
-        if name in absent:
+        if asked not in (None, name):
+            verdict = False, f"not asked for: MAMBARUN_VARIANT is {asked}"
+        elif name in absent:
             verdict = False, "not installed"
         elif not int(least) <= capability <= int(last):
             verdict = False, f"needs sm_{arch}, device is sm_{capability}"
@@ -155,7 +161,13 @@ def gpu(name="NVIDIA A800 80GB PCIe", capability=80, memory=80, **more):
 
 
 def driver(
-    release="535.104.12", api=12020, gpus=None, folder=LIB, kernel=True, absent=()
+    release="535.104.12",
+    api=12020,
+    gpus=None,
+    folder=LIB,
+    kernel=True,
+    absent=(),
+    asked=None,
 ):
     """NVIDIA's driver, its libraries and device nodes, and GPUs that answer."""
     gpus = [gpu()] if gpus is None else gpus
@@ -181,7 +193,7 @@ def driver(
             driver={"path": f"{folder}/libcuda.so.1", "why": "", "api": api},
             cuda={},
             gpus=[
-                {**g, "variants": gpu_variants(g["capability"], api, absent)}
+                {**g, "variants": gpu_variants(g["capability"], api, absent, asked)}
                 for g in gpus
             ],
         )

@@ -744,7 +744,7 @@ DRIVERS = (
         "a driver of CUDA 10",
         machine(driver=p.driver("440.33.01", 10020)),
         {"MR102": ERROR, "MR120": ERROR, "MR204": ERROR},
-        {"MR102": "NVIDIA"},
+        {"MR102": "NVIDIA", "MR120": "NVIDIA"},
         1,
     ),
     Row(
@@ -830,7 +830,16 @@ DRIVERS = (
         "a Maxwell GPU",
         machine(driver=p.driver(gpus=[p.gpu("GeForce GTX 980", 52, 4)])),
         {"MR120": ERROR},
-        {},
+        {"MR120": "CPU"},
+        1,
+    ),
+    Row(
+        "MAMBARUN_VARIANT names one for another GPU",
+        machine(
+            p.env(MAMBARUN_VARIANT="cuda12_sm90"), driver=p.driver(asked="cuda12_sm90")
+        ),
+        {"MR120": ERROR, "MR304": INFO, "MR508": INFO},
+        {"MR120": "unset MAMBARUN_VARIANT"},
         1,
     ),
     Row(

@@ -463,8 +463,8 @@ What to do
         {
             "hidden": Case(
                 (
-                    "{count} GPU(s) here, hidden by {name}='{value}'",
-                    "本机有 {count} 块 GPU，被 {name}='{value}' 隐藏了",
+                    "{name}='{value}' hides the GPUs of this machine",
+                    "{name}='{value}' 隐藏了本机的 GPU",
                 ),
                 "unset {name}",
             ),
@@ -899,12 +899,32 @@ multiprocessing_context="spawn" for a DataLoader.
             ),
             "none": Case(
                 (
+                    "no variant is for cuda:{number}, {name} (compute capability "
+                    "{capability})",
+                    "没有适合 cuda:{number} 的变体：{name}（计算能力 {capability}）",
+                ),
+                (
+                    "use a newer GPU, or tensors on the CPU",
+                    "请换用更新的 GPU，或使用 CPU 张量",
+                ),
+            ),
+            "old_driver": Case(
+                (
                     "no variant runs on cuda:{number}, {name} (compute capability "
                     "{capability}, driver API {api})",
                     "没有变体能在 cuda:{number} 上运行："
                     "{name}（计算能力 {capability}，驱动 API {api}）",
                 ),
                 ("update the NVIDIA driver", "请升级 NVIDIA 驱动"),
+            ),
+            "asked": Case(
+                (
+                    "MAMBARUN_VARIANT={asked} does not run on cuda:{number}, {name} "
+                    "(compute capability {capability}, driver API {api})",
+                    "MAMBARUN_VARIANT={asked} 不能在 cuda:{number} 上运行："
+                    "{name}（计算能力 {capability}，驱动 API {api}）",
+                ),
+                "unset MAMBARUN_VARIANT",
             ),
             "not_installed": Case(
                 (
