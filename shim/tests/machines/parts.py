@@ -100,7 +100,7 @@ def _cpu_variants():
         *(_variant(name, "cpu", True, "this CPU has it") for name, _ in own),
         *(
             _variant(name, kind, False, "for CUDA devices")
-            for name, _, kind, *_ in others
+            for name, _, kind, *_ in cuda
         ),
     ]
 
