@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from . import session
+from .cases import Maker
 from .examine import all_cases
-from .providers import rooms
+from .modules import Known, known
+from .providers import Call, open_reference, rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFORMS, DOES_NOT, USAGE, BROKEN = range(4)
@@ -132,6 +134,23 @@ def test_what_is_known_of_others_is_no_failure(tmp_path: Path) -> None:
         _, (found,) = judged("--provider", f"file:{path}", "--only", WITHOUT_Z)
         assert found[WITHOUT_Z]["outcome"] == outcome
     assert "out at" in found[WITHOUT_Z]["text"]
+
+
+def test_what_is_known_can_be_asked_of_every_case() -> None:
+    """A row that raises would be a failure of whoever is judged."""
+    reference, asked = open_reference(), 0
+    for _, case in all_cases(0).values():
+        if case.quick or case.family in ("empty", "refusals"):
+            call = case.make(Maker(reference, case.id, 0))
+            if isinstance(call, Call):
+                asked += sum(applies(row, call) for row in known())
+    assert asked > 1000
+
+
+def applies(row: Known, call: Call) -> bool:
+    """Of the same op, as far as the names of modules tell."""
+    room = call.entry.rpartition("_")[0]
+    return row.modules[0].startswith(room) and row.when(call)
 
 
 def test_wrong_exception_and_wrong_words(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def _floats(call: Call) -> list[Array]:
 
 
 def _largest(call: Call, name: str) -> float:
-    return float(call.inputs[name].wide().abs().max())
+    values = call.inputs[name].wide().abs()
+    return float(values.max()) if values.numel() else 0.0
 
 
 def _forgets_at_once(call: Call) -> bool:
