@@ -6,7 +6,7 @@
 #   wheels/     the wheel that wheel.sh made; pytest with two plugins; einops
 #   lib/        the CUDA rows that are built for tests only
 #   callers/    the Python half of mamba-ssm and causal-conv1d
-#   commit.txt
+#   commit.txt  the wheel's, and this tree's if that is another
 # Torch with CUDA, triton and transformers have to be there already.
 
 # shellcheck source=ci/setup.sh
@@ -29,7 +29,11 @@ ls out/wheels/mambarun-*.whl >/dev/null || die "no wheel in out/wheels: run ci/w
 rm -rf "$carried"
 mkdir -p "$carried/wheels" "$carried/lib"
 cp out/wheels/mambarun-*.whl "$carried/wheels"
-git describe --always --dirty >"$carried/commit.txt"
+of_wheel=$(cat out/wheels/commit.txt 2>/dev/null || echo "an unknown commit")
+of_tree=$(commit_of_tree)
+[ "$of_wheel" = "$of_tree" ] || of_tree="wheel of $of_wheel, tests and test-only rows of $of_tree"
+echo "$of_tree" >"$carried/commit.txt"
+say "$of_tree"
 
 mapfile -t test_rows < <(sed -n 's/^MBR_CUDA_TEST_VARIANT(\([a-z0-9_]*\),.*/\1/p' \
     libmambarun/manifest.def)

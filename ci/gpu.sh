@@ -101,8 +101,13 @@ torch.cuda.is_available() or sys.exit("NotSupported: torch finds no GPU here")' 
 
 # ---- the parts ------------------------------------------------------------------------
 
-# SIGINT, so that pytest still reports what it has.
-limit() { timeout --signal INT --kill-after 10 "${LIMIT:-420}" "$@" </dev/null; }
+# limit COMMAND...: it has the time that its part has left. SIGINT, so that pytest still
+# reports what it has.
+limit() {
+    local left=$((${LIMIT:-420} + began - SECONDS))
+    [ $left -gt 0 ] || { echo "no time is left for $1" && return 124; }
+    timeout --signal INT --kill-after 10 "$left" "$@" </dev/null
+}
 
 # tests ARGUMENTS...: pytest, on several CPUs.
 workers=$(($(nproc) > 8 ? 8 : $(nproc)))
@@ -168,9 +173,9 @@ transformers() { suite test_transformers.py; }
 scan_c() {
     local lib
     lib=$(installed) &&
-        cc -std=c11 -Wall -Wextra -Werror examples/scan.c -o "$site/scan" -Ilibmambarun \
+        limit cc -std=c11 -Wall -Wextra -Werror examples/scan.c -o "$site/scan" -Ilibmambarun \
             -L"$lib" -lmambarun -Wl,-rpath,"$lib" -lm -ldl &&
-        "$site/scan" | tee "$site/scan.txt" &&
+        limit "$site/scan" | tee "$site/scan.txt" &&
         [ "$(grep -c '^0 of [0-9]* differ' "$site/scan.txt")" = 2 ]
 }
 
@@ -222,15 +227,15 @@ is_part() {
 # run_part PART: all that it says is kept, with its verdict in the last line, which
 # is also shown. Nothing of an earlier run of it stays.
 run_part() {
-    local part=${1%%:*} begin=$SECONDS verdict=FAILED
-    name=${1/:/-} variant=cuda12_sm90 of=${1#"$part"}
+    local part=${1%%:*} verdict=FAILED
+    began=$SECONDS name=${1/:/-} variant=cuda12_sm90 of=${1#"$part"}
     of=${of#:}
     [ "$part" != subset ] || variant=$of
     rm -f "$raw/$name.xml" "$said/$name.json" "$said/$name-words.txt"
     cp "$raw/machine.txt" "$raw/$name.machine"
     ! "$part" >"$said/$name.txt" 2>&1 || verdict=ok
     sed -i 's/\r/\n/g' "$said/$name.txt"
-    echo "$verdict $name ($variant, $((SECONDS - begin)) s)" | tee -a "$said/$name.txt"
+    echo "$verdict $name ($variant, $((SECONDS - began)) s)" | tee -a "$said/$name.txt"
 }
 
 # What the summary says first.

@@ -64,6 +64,13 @@ apt_install() {
         apt-get install -q -y --no-install-recommends "$@" || die "apt could not install $*"
 }
 
+# commit_of_tree: with -dirty if more than recorded results has changed since.
+commit_of_tree() {
+    local dirty=
+    git diff --quiet HEAD -- . ':!docs/results' ':!conformance/results' || dirty=-dirty
+    echo "$(git describe --always)$dirty"
+}
+
 can_compile() {
     echo '#include <stdio.h>' | "${CC:-cc}" -x c -fsyntax-only - 2>/dev/null
 }

@@ -4,8 +4,8 @@
 # wheel.sh - the wheel that is given to users and carried to machines with a GPU: every
 # row of manifest.def, for any Linux with glibc 2.17 on this processor family. Needs no
 # toolkit and no GPU; compiled kernels are kept in out/kernels, so that the next run
-# compiles only what has changed. Leaves the wheel in out/wheels, and what each part
-# weighs and how long it took in docs/results/gpu/build.txt.
+# compiles only what has changed. Leaves the wheel and its commit in out/wheels, and what
+# each part weighs and how long it took in docs/results/gpu/build.txt.
 #
 #   ci/wheel.sh [ROW...]
 #
@@ -19,6 +19,7 @@
 
 build=$root/build/wheel
 wheels=$root/out/wheels
+commit=$(commit_of_tree)
 glibc=2.17
 
 need_system
@@ -46,6 +47,7 @@ lib=$build/cmake/lib
 quietly "symbols.sh" bash ci/checks/symbols.sh --portable "$lib" || die "see above"
 python -m wheel tags --remove --platform-tag "manylinux_${glibc/./_}_$machine" \
     "$wheels"/*.whl >/dev/null || die "could not name the wheel's platform"
+echo "$commit" >"$wheels/commit.txt"
 faults=()
 python ci/checks/cubins.py "$build/cmake" >"$logs/cubins.txt" || faults+=(cubins.py)
 sed '/^$/,$d' "$logs/cubins.txt"
@@ -55,7 +57,7 @@ if [ "$only" = '*' ]; then
     python ci/checks/wheel.py "$wheels"/*.whl --cuda | tee "$logs/wheel.txt" ||
         faults+=(wheel.py)
     {
-        echo "commit   $(git describe --always --dirty)"
+        echo "commit   $commit"
         echo "machine  $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(uname -sr)"
         echo "date     $(date -u +%Y-%m-%d)"
         echo "wheel    $took"

@@ -157,6 +157,19 @@ def test_a_spill_with_its_reason_passes(changed, build):
     assert changed(SOURCE, "", "// spills 16\n") == (0, [])
 
 
+def test_a_row_that_is_too_large_is_found_and_may_be_excepted(changed, build):
+    """The bound is moved: the fake's kernels are small."""
+    status, wrong = changed("ci/checks/cubins.py", "# of device code", "// 1000 ")
+    assert status == 1 and len(wrong) == 4
+    assert all("bytes of device code, at most 3000" in line for line in wrong)
+    assert build.check("--except-size") == (0, wrong)
+
+
+def test_a_room_with_too_many_rows_is_found(changed):
+    status, wrong = changed("ci/checks/cubins.py", "# of one op", "// 10 ")
+    assert status == 1 and any("rows, fewer than 10 are allowed" in x for x in wrong)
+
+
 def test_a_library_under_another_name_is_found(build, tmp_path):
     """And one of a row that was not built at all."""
     other = build.build / "lib/libmambarun_cuda12_sm100.so"

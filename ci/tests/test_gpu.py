@@ -144,6 +144,15 @@ def test_a_part_that_takes_too_long_is_ended(gpu):
     assert (status, errors) == (1, "FAILED: large\n")
 
 
+def test_all_commands_of_a_part_share_its_time(gpu):
+    status, _, errors = gpu.run("out", "check", FAKE_TAKES="0.9", LIMIT="2")
+    assert (status, errors) == (1, "FAILED: check\n")
+    said = (gpu.folder / "out/docs/results/check_gpu.txt").read_text()
+    assert (
+        said.count("# status 0") == 2 and "no time is left for mambarun-check" in said
+    )
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_no_more_than_jobs_run_at_a_time_and_what_measures_time_alone(gpu, jobs):
     parts = ["bench", "check", "callers", "large", "shim", "deterministic"]
