@@ -463,9 +463,10 @@ def failures(reports: Sequence[Data]) -> str:
     for report in reports:
         failed = [case for case in report["cases"] if case["outcome"] == "failed"]
         for case in failed[:MOST_FAILURES]:
+            why = f" ({text(case['why'])})" if case.get("why") else ""
             parts.append(
                 f"<div><code>{text(report['facts']['provider'])}</code> "
-                f"<b>{text(case['case'])}</b>: {text(short(case['text']))}"
+                f"<b>{text(case['case'])}</b>{why}: {text(short(case['text']))}"
                 f"<pre>{text(case['repeat'])}</pre></div>"
             )
         if len(failed) > MOST_FAILURES:

@@ -69,9 +69,12 @@ class Report:
     def comparisons(self) -> int:
         return sum(row.comparisons for row in self.rows.values())
 
-    def add(self, name: str, family: str, answer: dict[str, Any], repeat: str) -> None:
-        """name: room/case. family: room/family. answer: of child.py. Where several
-        ways to run it gave other bits, the worse figures are kept."""
+    def add(
+        self, name: str, family: str, answer: dict[str, Any], repeat: str, why: str
+    ) -> None:
+        """name: room/case. family: room/family. answer: of child.py. repeat, why: how
+        to run the case again, and why it exists. Where several ways to run it gave
+        other bits, the worse figures are kept."""
         room = name.partition("/")[0]
         case: dict[str, Any] = {
             "case": name,
@@ -81,7 +84,7 @@ class Report:
         if answer["text"]:
             case["text"] = answer["text"]
         if answer["outcome"] == "failed":
-            case["repeat"] = repeat
+            case.update(repeat=repeat, why=why)
         worst: dict[str, list[Any]] = {}
         for entry, output, dtype, found in answer["figures"]:
             key = (room, entry, output, dtype)

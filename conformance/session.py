@@ -193,7 +193,7 @@ class Hearing(runner.Listener):
         room, case = self.cases.get(name, (name, None))
         family = f"{room}/{case.family}" if case else name
         again = repeat_line(self.spec, name, self.options)
-        self.report.add(name, family, answer, again)
+        self.report.add(name, family, answer, again, case.why if case else "")
         self.progress.step(answer["outcome"])
 
 
@@ -270,6 +270,8 @@ def lines_of(report: Report) -> Iterator[str]:
     failures = report.failures()
     for case in failures[:SHOWN]:
         yield f"  FAILED {case['case']}: {short(case['text'])}"
+        if case["why"]:
+            yield f"    about: {case['why']}"
         yield f"    repeat: {case['repeat']}"
     if len(failures) > SHOWN:
         yield f"  and {len(failures) - SHOWN} more failures"

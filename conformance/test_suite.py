@@ -119,6 +119,7 @@ def test_fault_is_named(fault: str, answers: dict[str, Any]) -> None:
     assert found[WITHOUT_Z]["outcome"] == "failed"
     assert FAULTS[fault] in found[WITHOUT_Z]["text"]
     assert f"--only {WITHOUT_Z}" in found[WITHOUT_Z]["repeat"]
+    assert "one more than a vector" in found[WITHOUT_Z]["why"]
     assert found[BACKWARD]["outcome"] == "passed", "judged all the same"
     ended = fault in (CRASH, HANG, EXIT)
     assert (found[WITH_Z]["outcome"] == "passed") == ended
