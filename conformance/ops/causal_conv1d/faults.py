@@ -57,6 +57,13 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "an estimate of the work: the number of threads, no result",
     ),
     (
+        "causal_conv1d/cpu_fwd.c",
+        "mbr_impl_causal_conv1d_update",
+        "batch * dim * seqlen), tasks,",
+        "workers_for(&p->call, tasks, batch",
+        "the same estimate",
+    ),
+    (
         "causal_conv1d/cpu_tile.h",
         "load_taps",
         "v_bytes(v_type(bias)), 0,",

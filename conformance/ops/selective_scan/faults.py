@@ -59,6 +59,20 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "minus zero, to which the next sum is added",
     ),
     (
+        "selective_scan/cpu_fwd.c",
+        "start_block",
+        "w->h[first + v] = v_set(0);",
+        "-(v_set(0))",
+        "minus zero, to which the first term is added",
+    ),
+    (
+        "selective_scan/cpu_fwd.c",
+        "mbr_impl_selective_scan_fwd",
+        "f.slice - 1) / f.slice",
+        "f.slice - 0) / f.slice",
+        "where they come out even one more slice, of no blocks",
+    ),
+    (
         "selective_scan/cpu_scan.h",
         "load_channels",
         "i < VW && i < k.lanes",
