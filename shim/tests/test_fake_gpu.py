@@ -304,3 +304,105 @@ def test_each_answer_of_the_driver_arrives_with_its_sentence_and_code(gpu):
         assert line.startswith("CudaError: causal_conv1d_update: ")
         assert f"({number})" in line and f"; {sentence} " in line
         assert line.endswith(f"--explain {codes[code]}")
+
+
+# ---- any shape --------------------------------------------------------------------
+
+RANDOM = """
+import random
+from mambarun.ops import causal_conv1d as conv, selective_scan as scan
+from mambarun import _lib
+
+MOST = 1 << 36  # elements: no GPU holds more of them
+chance = random.Random(SEED)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+def size():
+    near = chance.choice((1, 8, 16, 32, 64, 128, 256, 2048, 4096, 65536, 1 << 20))
+    return max(1, near + chance.choice((-1, 0, 0, 1)))
+
+# Anywhere that its dtype allows; its axes in any order, perhaps with gaps.
+def tensor(dtype, *shape, dense=False):
+    order, step, strides = list(range(len(shape))), 1, [0] * len(shape)
+    if not dense and chance.random() < 0.5: chance.shuffle(order)
+    for axis in reversed(order):
+        strides[axis] = step
+        step = step * shape[axis] + chance.choice((0, 0, 0, 1, 8)) * (not dense)
+    bytes = torch.empty(0, dtype=dtype).element_size()
+    address = (1 << 44) + chance.choice((0, 0, 1, 2, 4)) * bytes
+    found = OnGpu(0, *shape)
+    found.dtype, found.is_complex = dtype, lambda: dtype.is_complex
+    found.stride, found.data_ptr = lambda: tuple(strides), lambda: address
+    return found
+
+def perhaps(value):
+    return value if chance.random() < 0.5 else None
+
+def call(params, tensors, *tail, **more):
+    where = dict(device_type=2, device_id=0, **more)
+    packed = params.pack(tensors, *tail, **where)
+    if params._workspace_at is not None:
+        size = _lib.entry(f"mbr_{params.op}_workspace", "size_t")(packed)
+        packed = params.pack(tensors, *tail, workspace=(1 << 43, size), **where)
+    if _lib.entry(f"mbr_{params.op}", "int")(packed):
+        text = _lib.library().mbr_last_error().decode()
+        given = [(n, t.shape, t.stride(), t.dtype) for n, t in tensors.items() if t]
+        raise SystemExit(f"{text}: {given}")
+
+def some_scan():
+    while True:
+        batch, groups, length = size(), chance.choice((1, 1, 2, 4, size())), size()
+        dim, states = groups * min(size(), 4096), min(size(), 256)
+        if batch * length * max(dim, groups * states) < MOST: break
+    weight = chance.choice((torch.float32, torch.float32, torch.complex64))
+    dtype = chance.choice(FLOATS)
+    wide, rates = (batch, dim, length), (dim, states)
+    columns = batch, groups, states, length * (2 if weight.is_complex else 1)
+    B, C = (tensor(dtype, *columns, dense=weight.is_complex) for _ in "BC")
+    if groups == 1:
+        B, C = (chance.choice((x, x, x, tensor(weight, *rates))) for x in (B, C))
+    z = perhaps(tensor(dtype, *wide))
+    result = dtype if z else chance.choice((dtype, torch.float32))
+    given = dict(
+        u=tensor(dtype, *wide), delta=tensor(dtype, *wide), A=tensor(weight, *rates),
+        B=B, C=C, D=perhaps(tensor(torch.float32, dim)), z=z,
+        delta_bias=perhaps(tensor(torch.float32, dim)), out=tensor(result, *wide),
+        x=tensor(weight, batch, dim, (length + 2047) // 2048, 2 * states, dense=True))
+    out_z = z and tensor(dtype, *wide)
+    call(scan.FWD, dict(given, out_z=out_z), 1)
+    like = {"d" + n: given[n] for n in ("u", "delta", "A", "B", "C", "D", "z")}
+    like.update(ddelta_bias=given["delta_bias"], dout=tensor(result, *wide))
+    if not z: del given["out"]
+    call(scan.BWD, dict(given, **like, out_z=perhaps(out_z)), 1,
+         flags=chance.randrange(2))
+
+def some_convolution():
+    while True:
+        batch, dim, length = size(), size(), size()
+        if batch * dim * length < MOST: break
+    dtype, width, silu = chance.choice(FLOATS), chance.choice((2, 3, 4)), 1
+    rows = lambda length: tensor(dtype, batch, dim, length)
+    x, bias = rows(length), perhaps(tensor(torch.float32, dim))
+    weight, before = tensor(torch.float32, dim, width), perhaps(rows(width - 1))
+    given = dict(x=x, weight=weight, bias=bias, initial_states=before,
+                 seq_idx=perhaps(tensor(torch.int32, batch, length)))
+    out, after = chance.choice((x, rows(length))), perhaps(rows(width - 1))
+    call(conv.FWD, dict(given, out=out, final_states_out=after), silu)
+    call(conv.BWD, dict(given, dout=rows(length), dx=rows(length), dweight=weight,
+         dbias=bias, dinitial_states=before), silu, 0)
+    call(conv.UPDATE, dict(x=rows(1), conv_state=rows(width), weight=weight, bias=bias,
+         out=rows(1)), silu)
+
+_lib.wake()
+for _ in range(500):
+    some_scan()
+    some_convolution()
+    fake.log = b""
+print(fake.launches)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_a_gpu_holds_is_launched_in_sizes_that_it_takes(gpu, seed):
+    """The fake refuses others. A call is a launch or more."""
+    assert int(gpu(RANDOM.replace("SEED", str(seed)))) > 5 * 500
