@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Sequence
 
+Data = dict  # what Report.as_data returns
 FIGURES = ("relative", "ulps", "middle", "used", "upstream", "wrong")  # of a Verdict
 
 ROW_HEAD = (
@@ -208,6 +209,18 @@ def counted(outcomes: dict[str, int]) -> str:
         for name in order
         if outcomes.get(name) or name in ("passed", "failed") and name in outcomes
     )
+
+
+def families_of(reports: Sequence[Data]) -> list[str]:
+    names = (row["family"] for report in reports for row in report["families"])
+    return list(dict.fromkeys(names))
+
+
+def share(value: float) -> str:
+    """Two digits after the point where that says something."""
+    if value == 0 or value >= 100:
+        return f"{value:.0e}" if value else "0"
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def table(head: str, lines: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Iterator, Sequence
 
 import torch
 
-from . import runner
+from . import page, runner
 from .cases import Case
 from .examine import all_cases, upstream_tolerance
 from .report import Report, counted, short, verdict
@@ -298,13 +298,4 @@ def write(reports: list[Report], folder: Path) -> None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in report.provider)
         (folder / f"{name}.json").write_text(report.as_json())
         (folder / f"{name}.md").write_text(report.as_text())
-    try:
-        from . import page
-    except ImportError as error:
-        print(
-            f"report.html is not drawn: {error}; then python -m {__package__}.page "
-            f"{shlex.quote(str(folder))}",
-            file=sys.stderr,
-        )
-        return
     page.write([report.as_data() for report in reports], folder)

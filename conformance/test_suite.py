@@ -4,7 +4,6 @@ cases after them are judged all the same."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -197,11 +196,9 @@ def test_a_provider_that_does_not_load_is_in_every_report(tmp_path: Path) -> Non
     assert "ZeroDivisionError" in first["broken"] and not first["conforms"]
     assert not second["broken"] and second["conforms"]
     assert command(*arguments, "--require").returncode == DOES_NOT
-    pages = (folder / "report.md").exists()
     texts = [file.read_text() for file in folder.glob("*.md")]
-    assert sum("is broken: " in text for text in texts) == 1 + pages
-    if importlib.util.find_spec("matplotlib"):
-        assert "is broken</span>: " in (folder / "report.html").read_text()
+    assert sum("is broken: " in text for text in texts) == 2, "its own, and that of all"
+    assert "is broken</span>: " in (folder / "report.html").read_text()
 
 
 def test_a_provider_without_a_case_is_no_pass(tmp_path: Path) -> None:
@@ -292,7 +289,6 @@ def page(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
 
 def test_one_page_from_files_of_several_runs(tmp_path: Path) -> None:
     """Also from what --json has printed, and from files that say less than today's."""
-    pytest.importorskip("matplotlib", reason="NotSupported: pages need matplotlib")
     files = []
     for provider in ("mambarun:cpu_scalar", fake(tmp_path, "pass")):
         said = command("--provider", provider, "--only", WITHOUT_Z, "--json")
@@ -316,7 +312,6 @@ def test_one_page_from_files_of_several_runs(tmp_path: Path) -> None:
 
 
 def test_page_says_what_it_cannot_read(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="NotSupported: pages need matplotlib")
     (tmp_path / "other.json").write_text('{"facts": {}}')
     (tmp_path / "torn.json").write_text('[{"facts"')
     for files, words in (
@@ -331,11 +326,23 @@ def test_page_says_what_it_cannot_read(tmp_path: Path) -> None:
     assert "into DIR, from these" in page().stderr
 
 
-def test_a_page_without_matplotlib_is_one_line(tmp_path: Path) -> None:
+def test_a_page_without_matplotlib_says_so(tmp_path: Path) -> None:
+    said = command(
+        *("--provider", "mambarun:cpu_scalar", "--only", WITHOUT_Z),
+        *("--report", str(tmp_path / "report")),
+    )
+    assert said.returncode == CONFORMS
     (tmp_path / "matplotlib.py").write_text("raise ImportError('none here')\n")
-    said = page(tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
-    assert said.returncode != 0 and "mambarun[conformance]" in said.stderr
+    said = page(
+        tmp_path / "made",
+        tmp_path / "report/mambarun-cpu_scalar.json",
+        PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]),
+    )
+    assert said.returncode == 0 and "mambarun[conformance]" in said.stderr
     assert said.stderr.count("\n") == 1
+    drawn = (tmp_path / "made/report.html").read_text()
+    assert "none here" in drawn and "<svg" not in drawn
+    assert "conforms</span>" in drawn and "selective_scan_fwd out float32" in drawn
 
 
 def test_what_must_pass_are_all_cases_but_the_random_and_those_of_a_gpu() -> None:
