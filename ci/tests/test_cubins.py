@@ -114,6 +114,21 @@ def test_a_variant_more_is_one_line_of_the_manifest(build):
     assert names.index("cuda12_sm89") + 1 == names.index("cuda11_sm80")
 
 
+@pytest.mark.parametrize("rows", ["cpu_scalar;cuda12_sm91", "cuda12_*"])
+def test_a_choice_of_rows_that_are_not_there_is_refused(build, tmp_path, rows):
+    """The second needs MAMBARUN_CUDA."""
+    done = subprocess.run(
+        ["cmake", "-G", "Ninja", "-S", build.tree, "-B", tmp_path]
+        + [f"-DMAMBARUN_ONLY={rows}"],
+        env=build.environment,
+        capture_output=True,
+        text=True,
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1
+    assert f"no row of manifest.def matches {rows.split(';')[-1]} that would be" in said
+
+
 def test_what_was_not_built_is_missed(build):
     status, wrong = build.check("cuda12_sm100", "cuda99_sm1")
     assert status == 1
