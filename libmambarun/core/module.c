@@ -113,9 +113,12 @@ static mbr_cu_library *find_libraries(const mbr_blob *blobs) {
 static mbr_driver_kind find_in_library(const mbr_blob *blob, mbr_cu_library *library,
                                        mbr_cu_function *out, mbr_refusal *refusal) {
     mbr_cu_kernel kernel;
-    if (*library == NULL)
-        TRY(refusal, cuLibraryLoadData, library, blob->image, NULL, NULL, 0, NULL, NULL,
+    if (*library == NULL) { /* which a call that fails may not leave so */
+        mbr_cu_library loaded;
+        TRY(refusal, cuLibraryLoadData, &loaded, blob->image, NULL, NULL, 0, NULL, NULL,
             0);
+        *library = loaded;
+    }
     TRY(refusal, cuLibraryGetKernel, &kernel, *library, blob->name);
     TRY(refusal, cuKernelGetFunction, out, kernel);
     return MBR_WENT_WELL;
@@ -143,51 +146,68 @@ static mbr_driver_kind allow_shared(const device *d, mbr_cu_function function,
 
 static mbr_driver_kind load_blob(device *d, size_t i, mbr_refusal *refusal) {
     const mbr_blob *blob = &d->blobs[i];
-    mbr_cu_function *out = &d->functions[i];
-    mbr_driver_kind kind = d->libraries != NULL
-                               ? find_in_library(blob, &d->libraries[i], out, refusal)
-                               : find_in_module(blob, out, refusal);
+    mbr_cu_function found = NULL;
+    mbr_driver_kind kind =
+        d->libraries != NULL ? find_in_library(blob, &d->libraries[i], &found, refusal)
+                             : find_in_module(blob, &found, refusal);
     if (kind == MBR_WENT_WELL)
-        kind = allow_shared(d, *out, refusal);
-    if (kind != MBR_WENT_WELL)
+        kind = allow_shared(d, found, refusal);
+    if (kind == MBR_WENT_WELL)
+        d->functions[i] = found;
+    else
         mbr__trace("%s: %s", blob->name, refusal->why);
     return kind;
 }
 
-/* The driver keeps what it has loaded, as the process keeps a refused variant. */
+/* Those that an earlier try has loaded are there: a full device must not be filled
+ * further by trying again. */
 static mbr_driver_kind load_blobs(device *d, mbr_refusal *refusal) {
-    for (size_t i = 0; i < d->count; i++) {
-        mbr_driver_kind kind = load_blob(d, i, refusal);
-        if (kind != MBR_WENT_WELL)
-            return kind;
+    mbr_driver_kind kind = MBR_WENT_WELL;
+    for (size_t i = 0; kind == MBR_WENT_WELL && i < d->count; i++)
+        if (d->functions[i] == NULL)
+            kind = load_blob(d, i, refusal);
+    return kind;
+}
+
+/* The driver keeps what it has loaded, as the process keeps a refused variant. */
+static void forget_variant(device *d) {
+    mbr_cu_library *libraries = d->libraries;
+    const mbr_blob *blobs = d->blobs;
+    free(d->functions);
+    d->blobs = NULL;
+    d->functions = NULL;
+    d->libraries = NULL;
+    if (blobs != NULL && find_libraries(blobs) == NULL)
+        free(libraries);
+}
+
+/* Room for a variant's kernels, in place of those of one that was refused. */
+static bool begin_variant(device *d, const mbr_table *variant) {
+    forget_variant(d);
+    const size_t count = variant->blob_count;
+    mbr_cu_library *libraries = NULL;
+    if (has_libraries()) {
+        libraries = find_libraries(variant->blobs);
+        if (libraries == NULL)
+            libraries = calloc(count + 1, sizeof *libraries);
     }
-    return MBR_WENT_WELL;
+    d->blobs = variant->blobs;
+    d->count = count;
+    d->libraries = libraries;
+    d->functions = calloc(count + 1, sizeof *d->functions);
+    if (d->functions != NULL && (libraries != NULL || !has_libraries()))
+        return true;
+    forget_variant(d);
+    return false;
 }
 
 static mbr_driver_kind load_variant(device *d, const mbr_table *variant,
                                     mbr_refusal *refusal) {
-    device loaded = *d;
-    mbr_cu_library *shared = find_libraries(variant->blobs);
-    loaded.blobs = variant->blobs;
-    loaded.count = variant->blob_count;
-    loaded.functions = calloc(loaded.count + 1, sizeof *loaded.functions);
-    if (has_libraries())
-        loaded.libraries = shared != NULL
-                               ? shared
-                               : calloc(loaded.count + 1, sizeof *loaded.libraries);
-    mbr_driver_kind kind = MBR_MACHINE;
-    if (loaded.functions == NULL || (has_libraries() && loaded.libraries == NULL))
-        mbr__refuse(refusal, MBR_CODE_BUSY, "no memory for %zu kernels", loaded.count);
-    else
-        kind = load_blobs(&loaded, refusal);
-    if (kind == MBR_WENT_WELL) {
-        *d = loaded;
-        return kind;
-    }
-    free(loaded.functions);
-    if (shared == NULL)
-        free(loaded.libraries);
-    return kind;
+    if (d->blobs == variant->blobs || begin_variant(d, variant))
+        return load_blobs(d, refusal);
+    mbr__refuse(refusal, MBR_CODE_BUSY, "no memory for %zu kernels",
+                variant->blob_count);
+    return MBR_MACHINE;
 }
 
 mbr_driver_kind mbr__module_load(int32_t device_id, void *stream,

@@ -606,7 +606,9 @@ static void fail_then_recover(void *into) {
     snprintf(f->message, sizeof f->message, "%s", mbr_last_error());
     unsetenv("FAKE_cuDevicePrimaryCtxRetain");
     unsetenv("FAKE_cuLibraryLoadData");
+    unsetenv("FAKE_cuModuleLoadData");
     f->again = load(0);
+    snprintf(f->load_log, sizeof f->load_log, "%s", fake->log);
     const char *name = mbr_variant_in_use(MBR_DEVICE_CUDA, 0);
     snprintf(f->in_use, sizeof f->in_use, "%s", name != NULL ? name : "none");
 }
@@ -622,6 +624,26 @@ static void a_full_device_is_asked_again_by_the_next_call(void **state) {
         assert_says(f->message, "MR111");
         assert_int_equal(f->again, MBR_OK);
         assert_string_equal(f->in_use, "cuda12_sm90");
+    }
+}
+
+static void what_a_full_device_has_loaded_is_not_loaded_again(void **state) {
+    (void)state;
+    static const struct {
+        const char *driver, *function;
+    } cases[] = {{"driver", "cuLibraryLoadData"}, {"driver_old", "cuModuleLoadData"}};
+    for (size_t i = 0; i < 2; i++) {
+        char settings[96], one[64], two[64];
+        snprintf(settings, sizeof settings, "FAKE_%s=2 FAKE_IMAGE=cuda12_sm90.two",
+                 cases[i].function);
+        snprintf(one, sizeof one, "%s cuda12_sm90.one\n", cases[i].function);
+        snprintf(two, sizeof two, "%s cuda12_sm90.two\n", cases[i].function);
+        struct found *f =
+            CHILD(fail_then_recover, .driver = cases[i].driver, .settings = settings);
+        assert_int_equal(f->status, MBR_E_CUDA);
+        assert_int_equal(f->again, MBR_OK);
+        assert_int_equal(count(f->load_log, one), 1);
+        assert_int_equal(count(f->load_log, two), 2);
     }
 }
 
@@ -729,6 +751,7 @@ int main(void) {
         cmocka_unit_test(if_a_variants_kernels_do_not_load_the_next_row_is_taken),
         cmocka_unit_test(a_kernel_that_is_missing_makes_the_whole_row_unfit),
         cmocka_unit_test(a_full_device_is_asked_again_by_the_next_call),
+        cmocka_unit_test(what_a_full_device_has_loaded_is_not_loaded_again),
         cmocka_unit_test(threads_that_come_together_load_once),
         cmocka_unit_test(a_cuda_variant_is_handed_the_launcher),
         cmocka_unit_test(a_variant_of_the_real_rooms_loads_all_its_kernels),
