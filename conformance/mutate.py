@@ -21,7 +21,6 @@ the others stay:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib
 import itertools
 import json
@@ -29,7 +28,6 @@ import mmap
 import multiprocessing
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -42,7 +40,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -60,6 +58,7 @@ from conformance.examine import (  # noqa: E402
     expect,
 )
 from conformance.faults import KINDS, Fault, Source, drawn  # noqa: E402
+from conformance.mutate_tree import Tree, kernels_of, kind_of, stamp_in  # noqa: E402
 from conformance.providers import REFERENCE, Library, Reference  # noqa: E402
 
 CASE_SECONDS = 20  # a case that takes longer hangs
@@ -73,10 +72,6 @@ KERNELS = {
     "cpu": ("ops/*/cpu*.[ch]", "variant/cpu.h"),
     "cuda": ("ops/*/*.cu", "ops/*/*.cuh", "variant/device.cuh"),
 }
-
-
-def kind_of(variant: str) -> str:
-    return "cuda" if variant.startswith("cuda") else "cpu"
 
 
 # ---- the cases -----------------------------------------------------------------------
@@ -174,125 +169,6 @@ def harmless(fault: Fault, line: str, becomes: str) -> str:
             ):
                 return str(why)
     return ""
-
-
-# ---- the tree with the fault ---------------------------------------------------------
-
-
-class Tree:
-    """A copy of the sources, and one build of one variant."""
-
-    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.root, self.variant = folder / "tree", options.variant
-        self.nvrtc, self.cache = options.nvrtc, options.cache
-        self.lib = self.root / "build/test/lib"
-        self.kernels = self.root / "build/test/kernels" / self.variant
-        ignored = shutil.ignore_patterns(
-            "build", ".git", ".venv*", ".gpu", "out", "dist"
-        )
-        shutil.copytree(ROOT, self.root, ignore=ignored)
-        given = [f"-DMAMBARUN_ONLY={self.variant}", "-DMAMBARUN_WERROR=OFF"]
-        if kind_of(self.variant) == "cuda":
-            major = re.findall(r"\d+", self.variant)[0]
-            given += ["-DMAMBARUN_CUDA=ON", f"-DMAMBARUN_NVRTC_{major}={self.nvrtc}"]
-            given += [f"-DMAMBARUN_KERNEL_CACHE={self.cache}"] if self.cache else []
-        said = self.run("cmake", "--preset", "test", *given) or self.build(
-            "mambarun", "reference", self.variant
-        )
-        if said:
-            sys.exit(said)
-        self.sound = self.hash()
-
-    def run(self, *command: str) -> str:
-        """Empty, or what a command said before it failed."""
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True)
-        return done.stdout + done.stderr if done.returncode else ""
-
-    def build(self, *targets: str) -> str:
-        return self.run("cmake", "--build", "build/test", "--target", *targets)
-
-    @property
-    def library(self) -> Path:
-        return self.lib / f"libmambarun_{self.variant}.so"
-
-    def hash(self) -> str:
-        return hashlib.sha256(self.library.read_bytes()).hexdigest()
-
-    def reference(self) -> Reference:
-        stamp = ROOT_STAMP.search(
-            (self.root / "build/test/libmambarun/generated/mbr_stamp.h").read_text()
-        )
-        assert stamp
-        return Reference(self.lib / REFERENCE, stamp[1])
-
-    def with_fault(self, fault: Fault, use: Callable[[], str]) -> str:
-        """use(), while the library has the fault; or why that would say nothing."""
-        build = self._with_kernel if fault.kernel else self._with_source
-        return build(fault, use)
-
-    def _with_source(self, fault: Fault, use: Callable[[], str]) -> str:
-        path = self.root / fault.file
-        sound = path.read_text()
-        try:
-            path.write_text(fault.apply(sound))
-            if self.build(self.variant):
-                return NOT_COMPILED
-            return SAME_CODE if self.hash() == self.sound else use()
-        finally:
-            path.write_text(sound)
-
-    def _with_kernel(self, fault: Fault, use: Callable[[], str]) -> str:
-        """Only the one kernel is compiled, and takes the place of the sound one."""
-        path, out = self.root / fault.file, self.root / "kernel"
-        sound = path.read_text()
-        command = ["libmambarun/variant/kernels.py", "--row", fault.kernel]
-        command += ["--arch", re.findall(r"\d+", self.variant)[1], "--nvrtc"]
-        command += [self.nvrtc, "--out", str(out)]
-        command += ["--cache", self.cache] if self.cache else []
-        try:
-            rewrite(path, fault.apply(sound).encode())
-            if self.run(sys.executable, *command):
-                return NOT_COMPILED
-        finally:
-            rewrite(path, sound.encode())
-        image = (out / f"{fault.kernel}.cubin").read_bytes()
-        table, data = self.kernels / "kernels.c", self.kernels / "kernels.bin"
-        text, images = table.read_text(), data.read_bytes()
-        row = re.search(rf'"{fault.kernel}", images \+ (\d+), (\d+)', text)
-        assert row
-        start, length = map(int, row.groups())
-        if images[start : start + length] == image:
-            return SAME_CODE
-        longer = images + bytes(-len(images) % 64)
-        changed = f'"{fault.kernel}", images + {len(longer)}, {len(image)}'
-        try:
-            rewrite(data, longer + image)
-            rewrite(table, text.replace(row[0], changed).encode())
-            said = self._link_kernels()
-            if said:
-                sys.exit(said)
-            if self.hash() == self.sound:
-                sys.exit(f"{fault.kernel} was exchanged, but the library is the same")
-            return use()
-        finally:
-            rewrite(data, images)
-            rewrite(table, text.encode())
-
-    def _link_kernels(self) -> str:
-        for built in self.root.glob("build/test/**/kernels.c.o"):
-            built.unlink()
-        return self.build(self.variant)
-
-
-def rewrite(path: Path, content: bytes) -> None:
-    """Without a newer time, for which the build would make the file once more."""
-    times = path.stat()
-    path.write_bytes(content)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-NOT_COMPILED, SAME_CODE = "does not compile", "same code"
-ROOT_STAMP = re.compile(r'MBR_STAMP "(\w+)"')
 
 
 # ---- one fault, in a process of its own ----------------------------------------------
@@ -457,20 +333,6 @@ def judge_here(options: argparse.Namespace) -> int:
 # ---- in two steps, on two machines ---------------------------------------------------
 
 
-def kernels_of(file: str) -> list[str]:
-    """The kernels that are made from a file."""
-    sys.path.append(str(ROOT / "libmambarun/variant"))
-    import kernels  # type: ignore[import-not-found]
-
-    found = []
-    for row in kernels.rows():
-        seen: dict[Path, str] = {}
-        kernels.closure(kernels.ROOT / row.source, seen)
-        if (ROOT / file).resolve() in seen:
-            found.append(row.name)
-    return found
-
-
 def prepare(options: argparse.Namespace) -> int:
     """FOLDER: what is needed to judge, and in libs.tar.xz a library for each fault,
     which hardly takes more room than one."""
@@ -512,8 +374,7 @@ def carry(tree: Tree, libs: Path, outcome: Outcome, folder: Path) -> None:
     (folder / "libmambarun/ops").mkdir(parents=True)
     shutil.copy(ROOT / "libmambarun/ops/ops.def", folder / "libmambarun/ops")
     (folder / "commit.txt").write_text(commit() + "\n")
-    stamp = tree.root / "build/test/libmambarun/generated/mbr_stamp.h"
-    shutil.copy(stamp, folder)
+    shutil.copy(tree.header, folder)
     (folder / "faults.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n")
 
 
@@ -561,9 +422,8 @@ class Court:
             whole = libs / f"{number}-whole"
             shutil.copytree(libs / "sound", whole)
             shutil.copytree(libs / str(number), whole, dirs_exist_ok=True)
-        stamp = ROOT_STAMP.search((folder / "mbr_stamp.h").read_text())
-        assert stamp
-        reference = Reference(libs / "sound" / REFERENCE, stamp[1])
+        stamp = stamp_in(folder / "mbr_stamp.h")
+        reference = Reference(libs / "sound" / REFERENCE, stamp)
         self.asked = questions(reference, outcome.seed)
         self.asked.sort(key=lambda q: (not q.case.quick, q.case.family != "random"))
 
