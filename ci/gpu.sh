@@ -224,11 +224,14 @@ is_part() {
     esac
 }
 
+# name_of PART: for its files, bench-VMamba_stage of "bench:VMamba stage".
+name_of() { sed 's/:/-/; s/[^A-Za-z0-9_.-]/_/g' <<<"$1"; }
+
 # run_part PART: all that it says is kept, with its verdict in the last line, which
 # is also shown. Nothing of an earlier run of it stays.
 run_part() {
     local part=${1%%:*} verdict=FAILED
-    began=$SECONDS name=${1/:/-} variant=cuda12_sm90 of=${1#"$part"}
+    began=$SECONDS name=$(name_of "$1") variant=cuda12_sm90 of=${1#"$part"}
     of=${of#:}
     [ "$part" != subset ] || variant=$of
     rm -f "$raw/$name.xml" "$said/$name.json" "$said/$name-words.txt"
@@ -270,5 +273,5 @@ for part; do
 done
 # Where the checkout lies is nobody's business.
 grep -rlIF "$PWD" "$out" | xargs -r sed -i "s|$PWD/||g; s|$PWD\b|.|g"
-[ $# != 1 ] || cat "$said/${1/:/-}.txt"
+[ $# != 1 ] || cat "$said/$(name_of "$1").txt"
 "$python" ci/summary.py "$out" >"$said/summary.md"

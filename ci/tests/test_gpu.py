@@ -213,6 +213,12 @@ def test_results_of_two_runs_on_two_cards_are_one_summary(gpu):
     ]
 
 
+def test_words_with_spaces_name_a_file_too(gpu):
+    status, lines, _ = gpu.run("out", "bench:no such row/1")
+    assert status == 0 and lines[-1].startswith("ok bench-no_such_row_1 (cuda12_sm90")
+    assert rows(gpu.said("summary.md"), "bench-no_such_row_1")
+
+
 def test_a_row_that_is_wrong_is_said_and_fails(gpu):
     status, _, errors = gpu.run("out", "bench", FAKE_WRONG="1")
     assert (status, errors) == (1, "FAILED: bench\n")
