@@ -262,6 +262,22 @@ static void any_size_is_covered(void **state) {
     }
 }
 
+static void an_update_has_a_lane_for_each_channel(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const problem *s = &sizes[i];
+        const mbr_causal_conv1d_update_params p = update(s);
+        fake->launches = 0;
+        expect(mbr_causal_conv1d_update(&p), 1);
+        const mbr_fake_launch *l = &fake->launch;
+        const int64_t lanes = (int64_t)l->grid[0] * CONV_THREADS;
+        assert_int_equal(l->block[0], CONV_THREADS);
+        assert_int_equal(l->grid[1] * l->grid[2], 1);
+        assert_int_equal(l->shared_bytes, 0);
+        assert_in_range(lanes, s->batch * s->dim, s->batch * s->dim + CONV_THREADS - 1);
+    }
+}
+
 /* Every unit of a channel or span has its team, and no block is without one. */
 static void a_backward_has_a_team_for_each_unit(void **state) {
     (void)state;
@@ -331,6 +347,7 @@ int main(void) {
         cmocka_unit_test(every_dtype_and_layout_has_its_kernel),
         cmocka_unit_test(dividers_divide),
         cmocka_unit_test(any_size_is_covered),
+        cmocka_unit_test(an_update_has_a_lane_for_each_channel),
         cmocka_unit_test(a_backward_has_a_team_for_each_unit),
         cmocka_unit_test(the_workspace_holds_all_partial_sums_in_any_layout),
         cmocka_unit_test(in_place_a_row_is_one_segment),

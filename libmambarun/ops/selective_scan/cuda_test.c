@@ -342,6 +342,27 @@ static void assert_within_workspace(const mbr_selective_scan_bwd_params *p,
     assert_true(addresses > 0);
 }
 
+/* Blocks for all channels of all groups of all batch entries: of each chunk, in a
+ * sweep; then one for each job of the sums. */
+static void assert_covers(const problem *s, const mbr_fake_launch *l) {
+    scan_backward f;
+    memcpy(&f, l->params, sizeof f);
+    if (strstr(l->kernel, "_sum") != NULL) {
+        assert_int_equal(l->grid[0], f.sum_blocks[0] + f.sum_blocks[1] +
+                                         f.sum_blocks[2] + f.sum_blocks[3]);
+        return;
+    }
+    const int64_t teams = l->block[0] / f.lanes;
+    const int64_t channels = f.channels != 0 ? f.channels : teams;
+    assert_int_equal(f.groups * f.width, s->dim);
+    assert_int_equal(channels % teams, 0);
+    assert_in_range(f.blocks_per_group * channels, f.width, f.width + channels - 1);
+    assert_int_equal(f.blocks, s->batch * f.groups * f.blocks_per_group);
+    assert_true(f.tiles * f.lanes * f.steps >= s->length);
+    assert_int_equal(l->grid[0],
+                     f.blocks * (strstr(l->kernel, "_sweep") != NULL ? f.chunks : 1));
+}
+
 static void a_backward_of_any_size_fits_grid_and_workspace(void **state) {
     (void)state;
     static const problem sizes[] = {
@@ -374,6 +395,7 @@ static void a_backward_of_any_size_fits_grid_and_workspace(void **state) {
                 assert_in_range(l->block[0], WARP, 1024);
                 assert_in_range(l->shared_bytes, 0, SHARED_OF_ANY_GPU);
                 assert_within_workspace(&p, l);
+                assert_covers(&s, l);
             }
         }
 }
