@@ -22,8 +22,8 @@ def facts(opened: Opened) -> dict[str, str]:
     info = mambarun.info()
     known = {"provider": str(opened.spec)}
     if isinstance(opened.main, Modules):
-        supplier = "mambarun" if opened.main.ours else "another project"
-        known["module"] = f"{shown(opened.main.module.__file__)} (from {supplier})"
+        file = shown(opened.main.module.__file__)
+        known["module"] = f"{file} (from {supplier(opened)})"
         known["argument lists"] = ", ".join(f.id for f in opened.main.forms)
     if opened.spec.kind == "mambarun":
         known["variant"] = opened.spec.name
@@ -40,6 +40,18 @@ def facts(opened: Opened) -> dict[str, str]:
     known["python"] = platform.python_version()
     known["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return known
+
+
+def supplier(opened: Opened) -> str:
+    """Whose module it is; and where mambarun's was found by its name, why."""
+    import mambarun
+
+    if not opened.main.ours:
+        return "another project"
+    name = opened.main.module.__name__
+    if opened.spec.kind == "file" or name not in mambarun.PROMISED:
+        return "mambarun"
+    return f"mambarun: {mambarun.which(name)['reason']}"
 
 
 def shown(path: str | None) -> str:

@@ -210,6 +210,18 @@ def test_a_provider_without_a_case_is_no_pass(tmp_path: Path) -> None:
     assert command(*arguments, fake(tmp_path, "pass"), *also).returncode == CONFORMS
 
 
+def test_it_is_said_whose_a_module_is_and_why(tmp_path: Path) -> None:
+    arguments = ("--only", WITHOUT_Z, "--json", "--provider")
+    said = command(*arguments, "module:selective_scan_cuda", MAMBARUN_PREFER="ours")
+    (report,) = json.loads(said.stdout)
+    assert "(from mambarun: MAMBARUN_PREFER or" in report["facts"]["module"]
+    others = FAKE.replace("bwd = sound.bwd", "bwd = lambda *args: sound.bwd(*args)")
+    path = tmp_path / "selective_scan_cuda.py"
+    path.write_text(others.format(fault="pass"))
+    (report,) = json.loads(command(*arguments, f"file:{path}").stdout)
+    assert "(from another project)" in report["facts"]["module"]
+
+
 def test_a_provider_that_can_do_no_case_is_not_judged() -> None:
     said = command(
         *("--provider", "module:selective_scan_cuda_oflex"),
