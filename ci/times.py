@@ -62,16 +62,36 @@ def times(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield line([row["op"], row["row"], row["card"], *cells])
 
 
+def summed_up(what: str, compared: int, found: list[str]) -> str:
+    return f"\nOf {compared} {what}" + "".join(f"\n- {one}" for one in found)
+
+
+def slower(rows: list[dict[str, Any]]) -> str:
+    """Where upstream's module, timed beside ours, is faster."""
+    ratios = {
+        f"{row['op']}, {row['row']}, {name}": row[name]["upstream_over_ours"]
+        for row in rows
+        for name in DIRECTIONS
+        if "upstream_over_ours" in row.get(name, {})
+    }
+    found = [f"{name}: {ratio}" for name, ratio in ratios.items() if ratio < 1]
+    return summed_up(
+        f"times beside upstream's {len(found)} are longer", len(ratios), found
+    )
+
+
 SUPPLIERS = ("errors", "upstream_errors", "upstream_h200_errors")
+ALIKE = 1.05  # errors that differ by less are of the same rounding
 
 
-def worst(rows: list[dict[str, Any]], key: str, output: str) -> str | None:
+def worst(rows: list[dict[str, Any]], key: str, output: str) -> float | None:
     found = [row[key][output] for row in rows if output in row.get(key, {})]
-    return f"{max(found):.1e}" if found else None
+    return max(found, default=None)
 
 
 def errors(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The worst of each op's rows of a dtype."""
+    larger, compared = [], 0
     yield from head(
         ["op", "dtype", "output", "worst of ours", "of upstream's on the same card"]
         + ["of upstream's on an H200"]
@@ -80,9 +100,16 @@ def errors(rows: list[dict[str, Any]]) -> Iterator[str]:
         same = [row for row in rows if (row["op"], row["dtype"]) == (op, dtype)]
         for output in dict.fromkeys(o for row in same for o in row.get("errors", {})):
             beside = [row for row in same if output in row.get("upstream_errors", {})]
-            found = [worst(beside or same, SUPPLIERS[0], output)]
-            found += [worst(same, key, output) for key in SUPPLIERS[1:]]
-            yield line([op, dtype, output, *found])
+            ours = worst(beside or same, SUPPLIERS[0], output)
+            theirs = [worst(same, key, output) for key in SUPPLIERS[1:]]
+            shown = [None if e is None else f"{e:.1e}" for e in (ours, *theirs)]
+            yield line([op, dtype, output, *shown])
+            compared += bool(theirs[0])
+            if theirs[0] and ours > ALIKE * theirs[0]:
+                larger.append(f"{op}, {dtype}, {output}: {shown[0]}, not {shown[1]}")
+    yield summed_up(
+        f"errors beside upstream's {len(larger)} are larger", compared, larger
+    )
 
 
 def tables(files: list[str]) -> Iterator[str]:
@@ -90,6 +117,7 @@ def tables(files: list[str]) -> Iterator[str]:
     yield from about(files)
     yield "\n" + MEANING.rstrip()
     yield from times(rows)
+    yield slower(rows)
     yield (
         "\nErrors are ||result - float64|| / ||float64||. Where a row had upstream's "
         "module beside it, ours is the worst of those rows."

@@ -188,6 +188,21 @@ def test_bench_times_what_upstream_is_there(gpu):
     assert rows(summary, "scan_oflex")[0][3:6] == ["0.5", "", ""]
     assert rows(summary, "conv")[0][3:6] == ["0.5", "1.0", "2.0"]
     assert "PyPI has no archive of VMamba's modules" in summary
+    assert "Of 4 times beside upstream's 0 are longer\n" in summary
+    assert "Of 2 errors beside upstream's 0 are larger\n" in summary
+
+
+def test_what_is_slower_or_less_exact_than_upstreams_is_listed(gpu):
+    gpu.run("out", "bench", UPSTREAM=upstream(gpu, "scan_cuda"), FAKE_POOR="1")
+    said = gpu.said("summary.md")
+    assert (
+        "Of 2 times beside upstream's 2 are longer\n"
+        "- scan, tiny, forward: 0.8\n- scan, tiny, backward: 0.8\n"
+    ) in said
+    assert (
+        "Of 1 errors beside upstream's 1 are larger\n"
+        "- scan, bfloat16, out: 1.7e-03, not 1.5e-03\n"
+    ) in said
 
 
 def test_results_of_two_runs_on_two_cards_are_one_summary(gpu):
