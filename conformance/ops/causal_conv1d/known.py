@@ -25,6 +25,12 @@ def _channel_last(call: Call) -> bool:
     return strides[1] == 1 and strides[2] > 1
 
 
+def _copied(call: Call, name: str) -> bool:
+    """A dout that lies otherwise than x does is copied first."""
+    axis = 1 if _channel_last(call) else 2
+    return name == "dout" and call.inputs["dout"].strides[axis] != 1
+
+
 def _layout(call: Call) -> bool:
     """x lies otherwise than by channel or by time, or by time with odd strides."""
     x = call.inputs["x"]
@@ -32,7 +38,7 @@ def _layout(call: Call) -> bool:
         return False
     if not _channel_last(call):
         return 1 not in x.strides[1:]
-    wide = [n for n in ("x", "dout") if n in call.inputs]
+    wide = [n for n in ("x", "dout") if n in call.inputs and not _copied(call, n)]
     odd = [call.inputs[n].strides[axis] % 8 for n in wide for axis in (0, 2)]
     return bool(x.shape[1] % 8 or any(odd))
 
@@ -81,7 +87,8 @@ def _misaligned(call: Call) -> bool:
         names += STATES
     elif x.shape[2] % (16 // x.flat().element_size()):
         return False
-    return not all(aligned(arrays[n]) for n in names if n in arrays)
+    seen = [n for n in names if n in arrays and not _copied(call, n)]
+    return not all(aligned(arrays[n]) for n in seen)
 
 
 def _gradient_dtypes(call: Call) -> bool:
@@ -89,8 +96,10 @@ def _gradient_dtypes(call: Call) -> bool:
     return any(call.outputs[n].dtype != torch.float32 for n in names)
 
 
-def _empty(call: Call) -> bool:
-    return 0 in call.inputs["x"].shape[:2]
+def _not_finite_by_time(call: Call) -> bool:
+    wide = [a for n, a in call.inputs.items() if n in ("x", "dout")]
+    finite = all(torch.isfinite(array.values()).all() for array in wide)
+    return call.entry.endswith("_bwd") and not finite and not _channel_last(call)
 
 
 def _short_last_chunk(call: Call) -> bool:
@@ -193,13 +202,13 @@ KNOWN = [
         "words",
         "CUDA 13 calls an empty grid an invalid argument, CUDA 12 an invalid "
         "configuration argument",
-        _empty,
+        lambda call: 0 in call.inputs["x"].shape,
     ),
     Known(
         ALL,
         "accepts",
-        "a length of 0 makes no empty grid: its blocks find nothing to do",
-        lambda call: call.inputs["x"].shape[2] == 0,
+        "a step of length 0 makes no empty grid: its blocks find nothing to do",
+        lambda call: _steps(call) and call.inputs["x"].shape[2] == 0,
     ),
     Known(
         ALL,
@@ -208,6 +217,15 @@ KNOWN = [
         "asks whether positions of the chunk exist: fewer than a vector of them may",
         _short_last_chunk,
         outputs=("dx", "dweight", "dbias"),
+    ),
+    Known(
+        ALL,
+        "differs",
+        "causal_conv1d_bwd.cu:227 sums dweight over inputs, not over outputs: times a "
+        "zero behind the last output, not before the first input, which is NaN where "
+        "the other factor is not finite",
+        _not_finite_by_time,
+        outputs=("dweight",),
     ),
     Known(
         ALL,
