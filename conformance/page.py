@@ -57,9 +57,10 @@ def write(reports: Sequence[Data], folder: Path) -> None:
 
 
 READ = (
-    "An error as a share of the largest element of its output; of what arithmetic in "
-    "fp32 explains beyond rounding to the output's dtype (above 1 a case fails, or "
-    "deviates as known); and of the tolerance of upstream's own test of that output."
+    "Of all cases that could be put to a provider: an error as a share of the largest "
+    "element of its output; of what arithmetic in fp32 explains beyond rounding to the "
+    "output's dtype (above 1 a case fails, or deviates as known); and of the tolerance "
+    "of upstream's own test of that output."
 )
 
 
