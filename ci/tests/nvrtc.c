@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * nvrtc.c - an NVRTC 12.9 that compiles nothing: a cubin is an ELF file with one empty
- * kernel of the name and for the architecture that the options ask for, PTX the like.
- * It appends each kernel's name and options to the file FAKE_NVRTC_LOG, and obeys lines
- * in the source:
+ * kernel of the name and for the architecture that the options ask for, and a sum of
+ * the source behind it; PTX the like, without. It appends each kernel's name and
+ * options to the file FAKE_NVRTC_LOG, and obeys lines in the source:
  *   // arch 80       the cubin is for sm_80, whatever was asked
  *   // kernel NAME   the cubin has this kernel, whatever was asked
  *   // spills N      as ptxas says it
@@ -78,6 +78,7 @@ static void copy_line(char *out, size_t size, const char *line) {
 
 static void make_cubin(program *p, int arch, const char *kernel) {
     enum { NAMES = 2 };
+    uint32_t sum = 0;
     Elf64_Ehdr *head = (Elf64_Ehdr *)p->image;
     Elf64_Shdr *sections = (Elf64_Shdr *)(head + 1);
     char *names = (char *)(sections + NAMES + 1);
@@ -94,6 +95,10 @@ static void make_cubin(program *p, int arch, const char *kernel) {
     sections[NAMES].sh_offset = (Elf64_Off)(names - p->image);
     p->size = (size_t)(names - p->image) + 2;
     p->size += (size_t)sprintf(names + 1, ".text.%s", kernel);
+    for (const char *c = p->source; *c != 0; c++)
+        sum = sum * 31 + (unsigned char)*c;
+    memcpy(p->image + p->size, &sum, sizeof sum);
+    p->size += sizeof sum;
 }
 
 static void make_ptx(program *p, int arch, const char *kernel) {
