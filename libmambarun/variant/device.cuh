@@ -191,9 +191,9 @@ template <class T, int count> INLINE run<T, count> pack_run(const float (&from)[
     return r;
 }
 
-/* The same where only a flag says which type it is. For f32, which needs none, too. */
-template <int count>
-INLINE void unpack_run(float (&to)[count], const run<f32, count> &r, bool) {
+/* The same where only a flag says which type it is. For types that need none, too. */
+template <class T, int count>
+INLINE void unpack_run(float (&to)[count], const run<T, count> &r, bool) {
     unpack_run(to, r);
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * bwd.cu - backward selective scan. One template; a row of instances.def chooses
- *     IN       f32 or half (f16 or bf16, as u says): type of u, delta, z, their
- *              gradients, variable B and C, and of out and dout unless those are fp32
+ *     IN       type of u, delta, z, their gradients, variable B and C, and of out and
+ *              dout unless those are fp32
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B, C are staged, and whose dB, dC are summed, at once
- *     BLOCKS   blocks per multiprocessor that registers must suffice for
+ *     BLOCKS   blocks per multiprocessor that registers must suffice for, from sm_80
  *     COMPLEX  defined if A is complex
  *
  * With h the state, K what multiplies it in y (C, times a constant B), dy = dout times
@@ -22,9 +22,9 @@
  * of LANES STEPS positions. Outermost in a tile is n: each lane runs its own steps both
  * ways from zero, two scans over shuffles combine the lanes, and each lane runs its
  * steps again from what it now knows to come in on either side. The state before a tile
- * was left by bwd_sweep.cu. dB and dC are added up over the teams of a warp in
- * registers, over warps in shared memory, over blocks by bwd_sum.cu; always in the same
- * order, unless blocks have to share a slice.
+ * was left by bwd_sweep.cu. dB and dC are added up over the teams of a warp and over
+ * warps by way of shared memory, over blocks by bwd_sum.cu; always in the same order,
+ * unless blocks have to share a slice.
  */
 #include "turns.cuh"
 
@@ -32,6 +32,7 @@ constexpr int PAIR = 2 * STEPS * PARTS;     /* numbers of dB and dC in a lane */
 constexpr int KEPT = PAIR * LANES / 32;     /* of them after the sum over teams */
 constexpr int QUADS = 2 * TILE * PARTS / 4; /* float4 of dB and dC of a state's tile */
 static_assert(KEPT % 4 == 0, "lanes store quads");
+static_assert(STATES <= LANES, "a lane has one state of a stage");
 
 /* A lane's steps of a tile. */
 struct steps {
@@ -220,19 +221,37 @@ INLINE value take_turn_left(const value (&a)[STEPS], const value (&v)[STEPS],
     return in;
 }
 
-/* Sums over the teams of a warp: each round a lane gives away one half of its numbers
- * and adds what it gets to the other, so that a lane ends with the first KEPT places
- * filled. bwd_sum.cu knows which numbers these are. */
-template <int by = 16, int count = PAIR> INLINE void sum_teams(float (&v)[PAIR]) {
-    if constexpr (by >= LANES) {
-        const bool upper = threadIdx.x & by;
+INLINE void add(float4 &sum, float4 x) {
+    sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+}
+
+/* Through what the lanes of a warp hand each other numbers: rows that move, or a
+ * state's dB and dC, by quads of a lane's. */
+union warp_exchange {
+    exchange team[32 / LANES];
+    float4 pair[PAIR / 4][32];
+};
+
+/* A lane's numbers, quads of which lie 32 apart, each beside its neighbours'. */
+INLINE void give(float4 *to, const value (&v)[STEPS]) {
+    const auto part = [&](int i) { return part_of(v[i / PARTS], i % PARTS); };
 #pragma unroll
-        for (int i = 0; i < count / 2; i++) {
-            const float given = upper ? v[i] : v[i + count / 2];
-            const float kept = upper ? v[i + count / 2] : v[i];
-            v[i] = kept + __shfl_xor_sync(ALL_LANES, given, by);
-        }
-        sum_teams<by / 2, count / 2>(v);
+    for (int i = 0; i < STEPS * PARTS; i += 4)
+        to[i / 4 * 32] = make_float4(part(i), part(i + 1), part(i + 2), part(i + 3));
+}
+
+/* Sums over the teams of a warp what its lanes gave; each lane has KEPT numbers of the
+ * sums. bwd_sum.cu knows which. */
+INLINE void sum_teams(float4 *to, const warp_exchange &warp) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < KEPT; i += 4) {
+        const float4 *from = &warp.pair[(lane / LANES * KEPT + i) / 4][lane % LANES];
+        float4 sum = from[0];
+#pragma unroll
+        for (int team = 1; team < 32 / LANES; team++)
+            add(sum, from[team * LANES]);
+        to[i / 4 * 32] = sum;
     }
 }
 
@@ -269,25 +288,11 @@ INLINE void add_or_store(complex *to, complex x, bool first) {
 /* ---- one state ----------------------------------------------------------------------
  */
 
-/* Where a team has what it keeps by state. */
-struct channel {
-    int64_t d;
-    const value *A,
-        *edge;           /* edge: in lane 0 the states before the tile, else adjoints */
-    value *adjoint, *dA; /* behind dA, for all states, those of constant B and C */
-    bool has_edge;       /* or it is zero */
-};
-
-INLINE value read_constant(const mbr_tensor &t, int64_t d, int n) {
-    return static_cast<const value *>(t.data)[d * t.stride[0] + n * t.stride[1]];
-}
-
 /* A lane's values of state n of variable B or C, else `constant`. */
 INLINE void take_or_fill(value (&v)[STEPS], const state_tiles &tile, int n,
-                         bool variable, value constant, int odd, bool is_f16,
-                         int lane) {
+                         bool variable, value constant, bool odd, int lane) {
     if (variable) {
-        take_any_values(v, tile, n, odd & 1, is_f16, lane);
+        take_any_values(v, tile, n, odd, IS_F16, lane);
         return;
     }
 #pragma unroll
@@ -295,39 +300,49 @@ INLINE void take_or_fill(value (&v)[STEPS], const state_tiles &tile, int n,
         v[i] = constant;
 }
 
-/* x, for a rare branch: else the compiler does what stands there beforehand, and
- * replaces the branch by selections that always cost. */
-INLINE int rarely(int x) {
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
-/* What is read from memory for a state, one state ahead. */
-struct cursor {
-    value A, edge;
-    const value *from; /* of A */
+/* A team's sums of a tile by state, as they are kept in scan_backward.sums. */
+struct state_sums {
+    value of[STATES][TEAMS][SUMS_BY_STATE];
 };
 
-INLINE void read_cursor(cursor &next, const channel &c, int n) {
-    next.A = *next.from;
-    next.edge = c.has_edge ? c.edge[n] : zero_value();
+/* What is read from memory for some states, a stage ahead: lane k has state k's. */
+struct edges {
+    value A, left, right; /* the state before the tile; what comes from behind it */
+};
+
+template <int lanes> INLINE float from_lane(float x, int k) {
+    return __shfl_sync(ALL_LANES, x, k, lanes);
 }
 
-/* How B and C come if not both are variable, of one type and begin at words. */
+template <int lanes> INLINE complex from_lane(complex x, int k) {
+    return {from_lane<lanes>(x.re, k), from_lane<lanes>(x.im, k)};
+}
+
+/* How B and C come. */
 struct coefficients {
-    bool variable_B, variable_C, is_f16;
-    int odd_B, odd_C;             /* whether the first row is odd */
-    int alternate_B, alternate_C; /* 1: every other one is, 0: all */
+    const value *constant_B, *constant_C; /* by state; null: it is variable */
+    int odd; /* bits: row 0 of B, of C begins inside a word; unlike it, row 1 does */
+
+    INLINE bool is_odd_B(int n) const {
+        return (odd ^ (odd >> 2 & n)) & 1;
+    }
+    INLINE bool is_odd_C(int n) const {
+        return (odd >> 1 ^ (odd >> 3 & n)) & 1;
+    }
 };
 
-/* `count` states from n on over a tile; B, C: their tiles; partial: where this lane's
- * quads go. Plain B and C are variable, of type T and not odd, and there is no constant
- * factor. */
-template <class T, bool plain>
-INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const channel &c,
-                    cursor &ahead, int n, const state_tiles &B, const state_tiles &C,
-                    const coefficients &of, int count, bool exists, bool first,
-                    float4 *partial, const place &at) {
+/* The tiles of some states. */
+struct stage {
+    state_tiles B, C;
+};
+
+/* `count` states from n on over a tile; partial: where this lane's
+ * quads go. variable: B and C both are. */
+template <bool variable>
+INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p,
+                    const edges &of_lane, int n, const stage &here,
+                    const coefficients &of, int count, bool exists, state_sums &sums,
+                    warp_exchange &warp, float4 *partial, const place &at) {
     const float scale = PARTS; /* of dy */
     const int states = (int)p.A.shape[1], lane = at.lane;
     const int reach = reach_of<LANES>((at.left - 1) / STEPS);
@@ -335,25 +350,31 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
     const auto is_real = [&](int i) { return at.first + i < at.left; };
 #pragma unroll 1
     for (int k = 0; k < count; k++, n++) {
-        const value A = ahead.A, edge = ahead.edge, rate = rate_of(A);
-        if (n + 1 < states) {
-            ahead.from += p.A.stride[1];
-            read_cursor(ahead, c, n + 1);
-        }
+        const value A = from_lane<LANES>(of_lane.A, k), rate = rate_of(A);
+        const value from_left = from_lane<LANES>(of_lane.left, k);
+        const value from_right = from_lane<LANES>(of_lane.right, k);
         value Bn[STEPS], Cn[STEPS], factor = one_value();
-        if constexpr (plain) {
-            take_values<T>(Bn, B, k, lane);
-            take_values<T>(Cn, C, k, lane);
+        if constexpr (variable) {
+            run<IN, STEPS * PARTS> B = words_of<IN>(here.B, k, lane),
+                                   C = words_of<IN>(here.C, k, lane);
+            if (HALF && of.odd) {
+                if (of.is_odd_B(n))
+                    shift_state(B, here.B, k, lane);
+                if (of.is_odd_C(n))
+                    shift_state(C, here.C, k, lane);
+            }
+            take_words(Bn, B);
+            take_words(Cn, C);
         } else {
             value constant_C = one_value();
-            if (!of.variable_B)
-                factor = read_constant(p.B, c.d, n);
-            if (!of.variable_C)
-                constant_C = read_constant(p.C, c.d, n);
-            take_or_fill(Bn, B, k, of.variable_B, one_value(),
-                         of.odd_B ^ (of.alternate_B & n), of.is_f16, lane);
-            take_or_fill(Cn, C, k, of.variable_C, constant_C,
-                         of.odd_C ^ (of.alternate_C & n), of.is_f16, lane);
+            if (of.constant_B)
+                factor = of.constant_B[n * p.B.stride[1]];
+            if (of.constant_C)
+                constant_C = of.constant_C[n * p.C.stride[1]];
+            take_or_fill(Bn, here.B, k, !of.constant_B, one_value(), of.is_odd_B(n),
+                         lane);
+            take_or_fill(Cn, here.C, k, !of.constant_C, constant_C, of.is_odd_C(n),
+                         lane);
         }
 
         value a[STEPS], b[STEPS];
@@ -372,56 +393,55 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
             b[i] = s.du[i] * Bn[i];
             h = i == 0 ? b[0] : multiply_add(a[i], h, b[i]);
             if (i == 0 && lane == 0)
-                h = multiply_add(a[0], edge, h);
+                h = multiply_add(a[0], from_left, h);
         }
         value v[STEPS]; /* dh without what comes from the right */
 #pragma unroll
         for (int i = STEPS - 1; i >= 0; i--) {
-            v[i] = (scale * s.dy[i]) * conjugate(plain ? Cn[i] : factor * Cn[i]);
-            if (!plain && !is_real(i)) /* a constant factor may be infinite there too */
+            v[i] = (scale * s.dy[i]) * conjugate(variable ? Cn[i] : factor * Cn[i]);
+            if (!variable &&
+                !is_real(i)) /* a constant factor may be infinite there too */
                 v[i] = zero_value();
             g = i == STEPS - 1 ? v[i] : multiply_add(conjugate(a[i + 1]), g, v[i]);
             if (i == STEPS - 1 && lane == LANES - 1)
-                g = g + edge;
+                g = g + from_right;
         }
         g = conjugate(a[0]) * g;
-        /* A tile that is not whole is the last, with no adjoint on its right. */
-        const value after = whole ? edge : zero_value();
         value product = decay(s.sum, rate), back = conjugate(product), left;
         if (must_take_turns(product)) {
-            h = take_turn_right(a, b, edge, g, lane);
-            g = take_turn_left(a, v, after, left, reach, lane);
+            h = take_turn_right(a, b, from_left, g, lane);
+            g = take_turn_left(a, v, from_right, left, reach, lane);
         } else {
             scan_right<LANES>(product, h);
             scan_left<LANES>(back, g, reach);
             left = g;
-            h = lane_before<LANES>(h, edge);
-            g = lane_after(g, after, reach);
+            h = lane_before<LANES>(h, from_left);
+            g = lane_after(g, from_right, reach);
         }
-        if (lane == 0 && exists)
-            c.adjoint[n] = left;
         if (at.first >= at.left) /* its positions do not exist, h may be infinite */
             h = zero_value();
 
-        float pair[PAIR];
+        /* dB and dC go where they are summed over teams, or over warps at once. */
+        float4 *pair = LANES < 32 ? &warp.pair[0][threadIdx.x % 32] : partial;
+        value each[STEPS]; /* dC, then dB */
         value dA = zero_value(), dB = zero_value(),
               dC = zero_value(); /* of constants */
+        __syncwarp();
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             const value carry = a[i] * h;
             h = carry + b[i];
             b[i] = carry;
             value dK = (scale * s.dy[i]) * conjugate(h);
-            if (!plain) {
+            if (!variable) {
                 dK = is_real(i) ? dK : zero_value();
                 dB = multiply_add(dK, conjugate(Cn[i]), dB);
                 dK = dK * conjugate(factor);
                 dC = dC + dK;
             }
-#pragma unroll
-            for (int part = 0; part < PARTS; part++)
-                pair[(STEPS + i) * PARTS + part] = part_of(dK, part);
+            each[i] = dK;
         }
+        give(pair + STEPS * PARTS / 4 * 32, each);
         if (!whole) { /* nothing was carried to where there is no position */
             const int left = rarely(at.left - at.first);
 #pragma unroll
@@ -431,40 +451,53 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p, const chan
 #pragma unroll
         for (int i = STEPS - 1; i >= 0; i--) {
             g = i == STEPS - 1 ? v[i] + g : multiply_add(conjugate(a[i + 1]), g, v[i]);
-            const value q = g * conjugate(b[i]), dB_t = s.du[i] * g; /* g: dh */
-#pragma unroll
-            for (int part = 0; part < PARTS; part++)
-                pair[i * PARTS + part] = part_of(dB_t, part);
+            const value q = g * conjugate(b[i]); /* g: dh */
+            each[i] = s.du[i] * g;
             s.s[i] = add_real(s.s[i], g, Bn[i]);
             s.slope[i] = add_real(s.slope[i], q, A);
             dA = multiply_add(s.dt[i], q, dA);
         }
+        give(pair, each);
+        if (!exists) { /* 0 times an infinite B or C is not 0 */
+#pragma unroll 1
+            for (int i = 0; i < PAIR / 4; i++)
+                pair[i * 32] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+        __syncwarp();
+        if (LANES < 32)
+            sum_teams(partial, warp);
         dA = sum_lanes<LANES>(dA);
-        if (!plain) {
+        if (!variable) {
             dB = sum_lanes<LANES>(dB);
             dC = sum_lanes<LANES>(dC);
         }
-        if (lane == 0 && exists) {
-            add_or_store(c.dA + n, dA, first);
-            if (!plain) {
-                add_or_store(c.dA + states + n, dB, first);
-                add_or_store(c.dA + 2 * states + n, dC, first);
+        if (lane == 0) {
+            value(&of_state)[SUMS_BY_STATE] = sums.of[k][threadIdx.x / LANES];
+            of_state[0] = dA;
+            if (!variable) {
+                of_state[1] = dB;
+                of_state[2] = dC;
             }
+            of_state[3] = left;
         }
-        if (!plain && !of.variable_B && !of.variable_C)
-            continue;
-        if (!exists) { /* 0 times an infinite B or C is not 0 */
-            const int zero = rarely(0);
-#pragma unroll
-            for (int i = 0; i < PAIR; i++)
-                pair[i] = __int_as_float(zero);
-        }
-        sum_teams(pair);
-#pragma unroll
-        for (int i = 0; i < KEPT; i += 4)
-            partial[i / 4 * 32] =
-                make_float4(pair[i], pair[i + 1], pair[i + 2], pair[i + 3]);
         partial += QUADS;
+    }
+}
+
+/* Adds a team's sums of `count` states to those of the tiles before, and keeps what
+ * goes to the left for the next one. */
+INLINE void keep_sums(value *to, int states, const state_sums &sums, int count,
+                      bool variable, bool first, int lane) {
+    __syncwarp();
+#pragma unroll 1
+    for (int k = lane; k < count; k += LANES) {
+        const value(&from)[SUMS_BY_STATE] = sums.of[k][threadIdx.x / LANES];
+        add_or_store(to + k, from[0], first);
+        if (!variable) {
+            add_or_store(to + states + k, from[1], first);
+            add_or_store(to + 2 * states + k, from[2], first);
+        }
+        to[3 * states + k] = from[3];
     }
 }
 
@@ -491,26 +524,118 @@ INLINE void load_floats(float (&v)[STEPS], const float *row, int64_t stride,
         v[i] = words[at.first + i];
 }
 
+/* A sum over tiles, and apart from it what rounding has taken: there may be thousands.
+ */
+struct long_sum {
+    float sum, rest;
+
+    INLINE void add(float x) {
+        const float before = sum;
+        sum += x;
+        const float added = sum - before;
+        rest += (before - (sum - added)) + (x - added);
+    }
+    INLINE float total() const {
+        return is_finite(sum) ? sum + rest : sum;
+    }
+};
+
 /* The teams' channels. In shared memory, since they are looked at only once per tile.
  */
 struct teams_of_block {
     void *row[BACK_ROWS][TEAMS];
     float D[TEAMS], bias[TEAMS];
+    const value *A[TEAMS], *entry[TEAMS]; /* entry: of tile 0 */
+    value *sums[TEAMS];                   /* scan_backward.sums, by state */
+    long_sum sum[SUMS_VALUES][TEAMS];
 };
+
+INLINE bool is_full(const scan_backward &f, int which) {
+    return !HALF || f.full >> which & 1;
+}
+
+/* Of states from n on, for a tile, after keep_sums() of the one behind it. */
+INLINE edges read_edges(const scan_backward &f, const teams_of_block &own, int tile,
+                        int n, bool exists, int lane) {
+    const int states = (int)f.p.A.shape[1], team = threadIdx.x / LANES, k = n + lane;
+    edges e = {zero_value(), zero_value(), zero_value()};
+    __syncwarp();
+    if (lane >= STATES || k >= states)
+        return e;
+    e.A = own.A[team][k * f.p.A.stride[1]];
+    if (exists && tile > 0)
+        e.left = own.entry[team][(int64_t)tile * states + k];
+    if (exists && tile + 1 < f.tiles)
+        e.right = own.sums[team][3 * states + k];
+    return e;
+}
+
+/* Begins to fetch the tiles of states from n on. */
+INLINE void fetch_stage(stage &to, const scan_backward &f, const teams_of_block &own,
+                        int n, const place &at) {
+    const int count = min(STATES, (int)f.p.A.shape[1] - n);
+    const auto first_of = [&](int which) {
+        return static_cast<const IN *>(own.row[which][threadIdx.x / LANES]) +
+               n * f.rows[which].state + at.start * PARTS * f.rows[which].time;
+    };
+    if ((int)f.rows[BACK_B].how == IN_PIECES && (int)f.rows[BACK_C].how == IN_PIECES &&
+        at.left == TILE && blockDim.x == THREADS) { /* a piece for every thread */
+        static_assert(STATES * STATE_PIECES <= THREADS / 2, "half are B's, half C's");
+        const int i = threadIdx.x % (THREADS / 2), k = i / STATE_PIECES;
+        const int which = BACK_B + threadIdx.x / (THREADS / 2), p = i % STATE_PIECES;
+        if (k < count)
+            copy_async(&(which == BACK_B ? to.B : to.C).piece[k][piece_at(p)],
+                       first_of(which) + k * f.rows[which].state + p * PER_PIECE);
+        return;
+    }
+#pragma unroll 1
+    for (int which = BACK_B; which <= BACK_C; which++) {
+        const scan_rows &r = f.rows[which];
+        if (r.data != nullptr)
+            fetch_tiles(which == BACK_B ? to.B : to.C, first_of(which), r.state, r.time,
+                        count, at, (int)r.how);
+    }
+}
+
+/* Begins to fetch a tile of the team's rows. */
+INLINE void fetch_rows(team_runs *runs, const scan_backward &f,
+                       const teams_of_block &own, int tile, const place &at) {
+    const bool whole = at.left == TILE;
+    const auto is_fetched = [&](int which) {
+        return f.rows[which].data != nullptr && !(HALF && is_full(f, which));
+    };
+    const auto row = [&](int which) {
+        return static_cast<const IN *>(own.row[which][threadIdx.x / LANES]);
+    };
+    const auto slot = [&](int which) -> team_runs & {
+        return runs[which == BACK_U && tile % 2 ? BACK_FETCHED : which];
+    };
+#pragma unroll
+    for (int which = 0; whole && which < BACK_FETCHED; which++) {
+        const int how = (int)f.rows[which].how;
+        if (is_fetched(which) && how != IN_ELEMENTS)
+            fetch_whole(slot(which), row(which) + at.start, how == IN_PIECES, at);
+    }
+    if (whole && !f.elements)
+        return;
+#pragma unroll 1
+    for (int which = 0; which < BACK_FETCHED; which++) {
+        const int how = (int)f.rows[which].how;
+        if (is_fetched(which) && (!whole || how == IN_ELEMENTS))
+            fetch_run(slot(which), row(which), f.rows[which].time, at, how);
+    }
+}
 
 /* What a lane needs to move rows. */
 struct mover {
     const scan_backward &f;
-    const teams_of_block &own;
+    teams_of_block &own;
     const team_runs *runs; /* BACK_FETCHED, and behind them the other tile's of u */
     exchange &team;
     place at;
     int tile;
-    bool exists, is_f16;
+    bool exists;
 
-    INLINE bool is_full(int which) const {
-        return !HALF || f.full >> which & 1;
-    }
     INLINE void *row(int which) const {
         return own.row[which][threadIdx.x / LANES];
     }
@@ -520,21 +645,21 @@ struct mover {
     }
     INLINE void take(float (&v)[STEPS], int which) const {
         const int slot = which == BACK_U && tile % 2 ? BACK_FETCHED : which;
-        if (HALF && is_full(which))
+        if (HALF && is_full(f, which))
             load_floats(v, static_cast<const float *>(row(which)), f.rows[which].time,
                         at, team);
         else
-            take_run(v, runs[slot], is_odd_row(which), is_f16, at.lane);
+            take_run(v, runs[slot], is_odd_row(which), IS_F16, at.lane);
     }
     INLINE void store(const float (&v)[STEPS], int which) const {
         const scan_rows &r = f.rows[which];
         const int left = exists ? at.left : 0;
-        if (is_full(which))
+        if (is_full(f, which))
             store_floats(v, static_cast<float *>(row(which)), r.time, at, left,
                          (int)r.how, team);
         else
             store_halves(v, static_cast<uint16_t *>(row(which)), r.time, at, left,
-                         (int)r.how, is_f16, team);
+                         (int)r.how, team);
     }
 };
 
@@ -598,25 +723,37 @@ INLINE void take_steps(steps &s, const mover &m) {
     }
 }
 
+/* In pairs, of which rounding takes least. */
+template <int count = STEPS> INLINE float sum_steps(const float (&v)[STEPS]) {
+    float half[STEPS];
+#pragma unroll
+    for (int i = 0; i < count / 2; i++)
+        half[i] = v[i] + v[i + count / 2];
+    if constexpr (count > 2)
+        return sum_steps<count / 2>(half);
+    return half[0];
+}
+
 /* du and ddelta of a tile from what its states left. */
-INLINE void finish(steps &s, const mover &m, float &dD, float &dbias) {
+INLINE void finish(steps &s, const mover &m) {
     const float D = m.own.D[threadIdx.x / LANES];
     float u[STEPS];
     m.take(u, BACK_U);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-        dD = fmaf(s.dy[i], u[i], dD);
         s.slope[i] = fmaf(s.s[i], u[i], s.slope[i]);
         s.s[i] = fmaf(s.s[i], s.dt[i], D * s.dy[i]);
+        u[i] *= s.dy[i];
     }
+    const float dD = sum_lanes<LANES>(sum_steps(u));
     if (m.f.p.delta_softplus) {
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
             s.slope[i] *= softplus_slope(s.dt[i]);
     }
-#pragma unroll
-    for (int i = 0; i < STEPS; i++)
-        dbias += s.slope[i];
+    const float dbias = sum_lanes<LANES>(sum_steps(s.slope));
+    if (m.at.lane < SUMS_VALUES)
+        m.own.sum[m.at.lane][threadIdx.x / LANES].add(m.at.lane == SUMS_D ? dD : dbias);
 #pragma unroll 1
     for (int which = BACK_DU; which <= BACK_DDELTA; which++) {
         m.store(s.s, which);
@@ -637,8 +774,7 @@ INLINE void add_partial(float4 *to, const float4 *from, int count, bool shared) 
         for (int w = 1; w < THREADS / 32; w++) {
             if (w >= warps)
                 break;
-            const float4 more = from[w * (STATES * QUADS) + i];
-            sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+            add(sum, from[w * (STATES * QUADS) + i]);
         }
         if (shared)
             add_global(to + i, sum);
@@ -647,19 +783,23 @@ INLINE void add_partial(float4 *to, const float4 *from, int count, bool shared) 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+/* Before sm_80 shared memory is too little for more. */
+constexpr int RESIDENT = __CUDA_ARCH__ >= 800 ? BLOCKS : 2;
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     MBR_KERNEL_NAME(KERNEL_PARAMETER scan_backward f) {
-    __shared__ state_tiles B_tiles[2], C_tiles[2];
+    __shared__ stage stages[2];
     __shared__ team_runs runs[BACK_FETCHED + 1];
-    __shared__ exchange exchanges[TEAMS];
+    __shared__ warp_exchange exchanges[THREADS / 32];
     __shared__ teams_of_block own;
+    __shared__ state_sums sums;
     __shared__ float4 partials[THREADS / 32 * STATES * QUADS];
     const mbr_selective_scan_bwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
     const int states = (int)p.A.shape[1], tiles = (int)f.tiles;
     const int last_stage = (states - 1) / STATES * STATES;
     const int64_t length = p.u.shape[2];
-    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
+    warp_exchange &warp = exchanges[threadIdx.x / 32];
     float4 *own_partial =
         partials + threadIdx.x / 32 * (STATES * QUADS) + threadIdx.x % 32;
 
@@ -669,7 +809,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int64_t b = of_group / f.groups, g = of_group - b * f.groups;
     const int64_t at_channel = in_group * (blockDim.x / LANES) + team;
     /* A team without a channel reads the group's last one as zeros, stores nothing. */
-    const bool exists = at_channel < f.width;
+    int is_channel = at_channel < f.width;
+    asm("" : "+r"(is_channel)); /* else both sides are kept, to compare them again */
+    const bool exists = is_channel;
     const int64_t d = g * f.width + (exists ? at_channel : f.width - 1);
     const int64_t row = b * p.u.shape[1] + d, row_of_delta = d / f.repeat;
 #pragma unroll 1
@@ -680,19 +822,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                               : d;
         own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
     }
+    __syncwarp();
+    if (f.rows[BACK_B].data == nullptr)
+        own.row[BACK_B][team] = static_cast<value *>(p.B.data) + d * p.B.stride[0];
+    if (f.rows[BACK_C].data == nullptr)
+        own.row[BACK_C][team] = static_cast<value *>(p.C.data) + d * p.C.stride[0];
     own.D[team] = read_scalar(p.D, d);
     own.bias[team] = read_scalar(p.delta_bias, row_of_delta);
+    if (lane < SUMS_VALUES)
+        own.sum[lane][team] = {0.0f, 0.0f};
 
-    float *sums = f.sums + row * (SUMS_VALUES + 3 * PARTS * states);
-    float4 *partial = reinterpret_cast<float4 *>(f.partial) +
-                      ((in_group % f.slices * p.u.shape[0] + b) * f.groups + g) *
-                          tiles * states * QUADS;
-    float dD = 0.0f, dbias = 0.0f;
-    channel c;
-    c.d = d;
-    c.A = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
-    c.adjoint = reinterpret_cast<value *>(f.adjoint) + row * states;
-    c.dA = reinterpret_cast<value *>(sums + SUMS_VALUES);
+    float4 *partial =
+        reinterpret_cast<float4 *>(f.partial) +
+        (((in_group % f.slices * p.u.shape[0] + b) * f.groups + g) * tiles + tiles) *
+            states * QUADS; /* goes back, too */
+    value *sums_of_team = reinterpret_cast<value *>(
+        f.sums + row * (SUMS_VALUES + SUMS_BY_STATE * PARTS * states) + SUMS_VALUES);
+    own.sums[team] = sums_of_team;
+    own.A[team] = static_cast<const value *>(p.A.data) + d * p.A.stride[0];
+    own.entry[team] = reinterpret_cast<const value *>(f.entry) + row * tiles * states;
 
     const auto place_at = [&](int tile) { return place_of(tile, length, lane); };
     const auto pointer = [&](int which) {
@@ -701,25 +849,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const auto is_odd_row = [&](int which) {
         return f.rows[which].how == IN_WORDS && is_odd(pointer(which));
     };
+    const bool is_variable =
+        f.rows[BACK_B].data != nullptr && f.rows[BACK_C].data != nullptr && !IS_COMPLEX;
+    const int odd = is_odd_row(BACK_B) | is_odd_row(BACK_C) << 1 |
+                    alternates(f.rows[BACK_B]) << 2 | alternates(f.rows[BACK_C]) << 3;
+    const auto constant = [&](int which) {
+        return f.rows[which].data == nullptr
+                   ? static_cast<const value *>(own.row[which][team])
+                   : nullptr;
+    };
 
+    edges ahead;
     int buffer = 0;
     int tile = tiles;     /* a pass before the last tile begins to fetch it */
     asm("" : "+r"(tile)); /* else that pass gets code of its own */
 #pragma unroll 1
     for (; tile >= 0; tile--) {
         const bool is_tile = tile < tiles, first = tile == tiles - 1;
-        const mover m = {f,    own,    runs,  exchanges[team], place_at(tile),
-                         tile, exists, is_f16};
+        const mover m = {
+            f, own, runs, warp.team[team % (32 / LANES)], place_at(tile), tile, exists};
         steps s;
-        cursor ahead;
-        if (is_tile) {
-            c.edge = lane == 0 ? reinterpret_cast<const value *>(f.entry) +
-                                     (row * tiles + tile) * states
-                               : c.adjoint;
-            c.has_edge = exists && (lane == 0 ? tile > 0 : lane == LANES - 1 && !first);
-            ahead.from = c.A;
-            read_cursor(ahead, c, 0);
-        }
+        partial -= is_tile ? states * QUADS : 0;
 #pragma unroll 1
         for (int n = is_tile ? 0 : last_stage; n < states; n += STATES) {
             const int next = n == last_stage ? tile - 1 : tile;
@@ -729,70 +879,38 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 take_steps(s, m);
                 __syncwarp(); /* a team's lanes copy for each other */
             }
-            const state_tiles &B = B_tiles[buffer], &C = C_tiles[buffer];
+            const stage &here = stages[buffer];
             buffer ^= 1;
-            if (next >= 0) {
-                const int from = next == tile ? n + STATES : 0;
-                const place at = place_at(next);
-#pragma unroll 1
-                for (int which = BACK_B; which <= BACK_C; which++) {
-                    const scan_rows &r = f.rows[which];
-                    if (r.data != nullptr)
-                        fetch_tiles(which == BACK_B ? B_tiles[buffer] : C_tiles[buffer],
-                                    pointer(which) + from * r.state +
-                                        at.start * PARTS * r.time,
-                                    r.state, r.time, min(STATES, states - from), at,
-                                    (int)r.how);
-                }
-            }
-            if ((n == 0 || !is_tile) && tile > 0) {
-                const place at = place_at(tile - 1);
-#pragma unroll 1
-                for (int which = 0; which < BACK_FETCHED; which++) {
-                    const scan_rows &r = f.rows[which];
-                    const int slot =
-                        which == BACK_U && (tile - 1) % 2 ? BACK_FETCHED : which;
-                    if (r.data != nullptr && !(HALF && m.is_full(which)))
-                        fetch_run(runs[slot], pointer(which), r.time, at, (int)r.how);
-                }
-            }
+            if (next >= 0)
+                fetch_stage(stages[buffer], f, own, next == tile ? n + STATES : 0,
+                            place_at(next));
+            if ((n == 0 || !is_tile) && tile > 0)
+                fetch_rows(runs, f, own, tile - 1, place_at(tile - 1));
+            const int count = min(STATES, states - n);
+            const coefficients of = {constant(BACK_B), constant(BACK_C), odd};
+            if (is_tile && is_variable)
+                reverse<true>(s, p, ahead, n, here, of, count, exists, sums, warp,
+                              own_partial, m.at);
+            else if (is_tile)
+                reverse<false>(s, p, ahead, n, here, of, count, exists, sums, warp,
+                               own_partial, m.at);
+            if (is_tile)
+                keep_sums(own.sums[team] + n, states, sums, exists ? count : 0,
+                          is_variable, first, lane);
+            if (next >= 0)
+                ahead = read_edges(f, own, next, next == tile ? n + STATES : 0, exists,
+                                   lane);
             if (!is_tile)
                 break;
-            const int count = min(STATES, states - n);
-            if (f.plain && !IS_COMPLEX) {
-                if constexpr (!HALF)
-                    reverse<f32, true>(s, p, c, ahead, n, B, C, {}, count, exists,
-                                       first, own_partial, m.at);
-                else if (is_f16)
-                    reverse<f16, true>(s, p, c, ahead, n, B, C, {}, count, exists,
-                                       first, own_partial, m.at);
-                else
-                    reverse<bf16, true>(s, p, c, ahead, n, B, C, {}, count, exists,
-                                        first, own_partial, m.at);
-            } else {
-                const coefficients of = {f.rows[BACK_B].data != nullptr,
-                                         f.rows[BACK_C].data != nullptr,
-                                         is_f16,
-                                         is_odd_row(BACK_B),
-                                         is_odd_row(BACK_C),
-                                         alternates(f.rows[BACK_B]),
-                                         alternates(f.rows[BACK_C])};
-                reverse<IN, false>(s, p, c, ahead, n, B, C, of, count, exists, first,
-                                   own_partial, m.at);
-            }
             if (f.partial != nullptr) {
                 __syncthreads();
-                add_partial(partial + ((int64_t)tile * states + n) * QUADS, partials,
-                            count, f.atomic);
+                add_partial(partial + n * QUADS, partials, count, f.atomic);
             }
         }
         if (is_tile)
-            finish(s, m, dD, dbias);
+            finish(s, m);
     }
-    dD = sum_lanes<LANES>(dD);
-    dbias = sum_lanes<LANES>(dbias);
-    if (lane == 0 && exists) {
-        sums[SUMS_D] = dD;
-        sums[SUMS_BIAS] = dbias;
-    }
+    if (lane < SUMS_VALUES && exists)
+        reinterpret_cast<float *>(own.sums[team])[lane - SUMS_VALUES] =
+            own.sum[lane][team].total();
 }

@@ -14,6 +14,8 @@
 
 #include "tiles.cuh"
 
+constexpr bool IS_F16 = same_type<IN, f16>::value; /* for what does both in one */
+
 /* Where a lane stands: its positions are start + first.., of which left - first exist,
  * and of the tile after this one `further`. */
 struct place {
@@ -33,7 +35,20 @@ INLINE int bytes_of(int elements, int size) {
     return max(0, min(size, elements * (int)sizeof(IN)));
 }
 
+/* x, for a rare branch: else the compiler does what stands there beforehand, and
+ * replaces the branch by selections that always cost. */
+INLINE int rarely(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 /* ---- rows ------------------------------------------------------------------- */
+
+/* Word w of a team's runs. */
+INLINE uint32_t *word_of(team_runs &to, int team, int w) {
+    uint4 *piece = &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
+    return reinterpret_cast<uint32_t *>(piece) + w % 4;
+}
 
 /* Begins to copy the team's tile of a row into the runs of its lanes. Neighbouring
  * lanes copy neighbouring pieces, not their own, so that whole sectors are asked for at
@@ -51,35 +66,38 @@ INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place 
         return;
     }
     const IN *from = row + at.start;
-    if (how == IN_PIECES) {
+    const int odd = is_odd(from), left = at.left + odd;
+#pragma unroll 1
+    for (int w = at.lane; w < TILE / PER_WORD; w += LANES)
+        copy_async<4>(word_of(to, team, w), from - odd + w * PER_WORD,
+                      bytes_of(left - w * PER_WORD, 4));
+    if (odd && at.lane == 0)
+        copy_async<4>(&to.beyond[team / LANES], from - odd + TILE,
+                      at.further > 0 ? 4 : bytes_of(left - TILE, 4));
+}
+
+/* The same of a whole tile that does not come by elements; `from` is where it begins.
+ */
+INLINE void fetch_whole(team_runs &to, const IN *from, bool in_pieces,
+                        const place &at) {
+    const int team = threadIdx.x - at.lane;
+    if (in_pieces) {
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
-            const int p = i * LANES + at.lane, first = p * PER_PIECE;
-            copy_async<16>(&to.piece[p % PIECES][team + p / PIECES], from + first,
-                           bytes_of(at.left - first, 16));
+            const int p = i * LANES + at.lane;
+            copy_async(&to.piece[p % PIECES][team + p / PIECES], from + p * PER_PIECE);
         }
         return;
     }
-    const int odd = is_odd(from), left = at.left + odd;
-    from += at.lane * PER_WORD - odd;
-    const auto word_of =
-        [&](int w) { /* word w of the team's */
-                     uint4 *piece =
-                         &to.piece[w % WORDS_OF_RUN / 4][team + w / WORDS_OF_RUN];
-                     return reinterpret_cast<uint32_t *>(piece) + w % 4;
-        };
-    if (left >= TILE) {
+    const int odd = is_odd(from);
 #pragma unroll
-        for (int i = 0; i < WORDS_OF_RUN; i++)
-            copy_async<4>(word_of(i * LANES + at.lane), from + i * LANES * PER_WORD, 4);
-    } else {
-#pragma unroll 1
-        for (int w = at.lane; w < TILE / PER_WORD; w += LANES, from += LANES * PER_WORD)
-            copy_async<4>(word_of(w), from, bytes_of(left - w * PER_WORD, 4));
+    for (int i = 0; i < WORDS_OF_RUN; i++) {
+        const int w = i * LANES + at.lane;
+        copy_async<4>(word_of(to, team, w), from - odd + w * PER_WORD);
     }
     if (odd && at.lane == 0)
-        copy_async<4>(&to.beyond[team / LANES], row + at.start - odd + TILE,
-                      at.further > 0 ? 4 : bytes_of(left - TILE, 4));
+        copy_async<4>(&to.beyond[team / LANES], from - odd + TILE,
+                      at.further > 0 ? 4 : 2);
 }
 
 /* ---- results ---------------------------------------------------------------- */
@@ -108,12 +126,11 @@ INLINE void store_floats(const float (&v)[STEPS], float *row, int64_t stride,
         *to = from[i];
 }
 
-/* The same of 16-bit values. Words are written whole but for a row's ends; those of an
- * odd row begin with the position before. */
+/* The same of 16-bit values. Words are written whole but for a row's ends; an odd row's
+ * first position is written apart. */
 INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
-                         const place &at, int left, int how, bool is_f16,
-                         exchange &team) {
-    const run<half, STEPS> r = pack_run(v, is_f16);
+                         const place &at, int left, int how, exchange &team) {
+    const run<half, STEPS> r = pack_run(v, IS_F16);
     if (how == IN_PIECES && at.left == TILE) {
         if (left > 0)
             store_run(reinterpret_cast<half *>(row) + at.start + at.first, r);
@@ -130,66 +147,61 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
     }
     uint16_t *to = row + at.start;
     const int odd = (reinterpret_cast<uintptr_t>(to) & 2) / 2;
-#pragma unroll 2
-    for (int i = 2 * at.lane - odd; max(i, 0) < left; i += 2 * LANES) {
-        if (i >= 0 && i + 1 < left)
-            *reinterpret_cast<uint32_t *>(to + i) = from[i] | (uint32_t)from[i + 1]
-                                                                  << 16;
-        else
-            to[max(i, 0)] = from[max(i, 0)];
+    const uint32_t *word = reinterpret_cast<const uint32_t *>(team.piece);
+#pragma unroll
+    for (int i = 0; i < STEPS / 2; i++) {
+        const int w = i * LANES + at.lane, first = 2 * w + odd;
+        const uint32_t both = __funnelshift_r(word[w], word[w + odd], 16 * odd);
+        if (first + 2 <= left)
+            *reinterpret_cast<uint32_t *>(to + first) = both;
+        else if (first < left)
+            to[first] = (uint16_t)both;
     }
+    if (odd && at.lane == 0 && left > 0)
+        *to = *from;
 }
 
 /* ---- B and C ---------------------------------------------------------------- */
 
-/* Begins to fetch tiles of `count` states, by all threads of the block, which are a
- * multiple of 64; `from` is where the first state's tile begins. Positions that do not
- * exist become 0. */
+/* Begins to fetch tiles of `count` states, by all threads of the block; `from` is where
+ * the first state's tile begins. Positions that do not exist become 0. */
 INLINE void fetch_tiles(state_tiles &to, const IN *from, int64_t state_stride,
                         int64_t stride, int count, const place &at, int how) {
-    constexpr int WORDS_OF_STATE = 4 * STATE_PIECES;
-    static_assert(64 % STATE_PIECES == 0,
-                  "a thread keeps its piece from state to state");
+    constexpr int WORDS_OF_STATE = 4 * STATE_PIECES, LENGTH = TILE * PARTS;
     const int left = at.left * PARTS;
-    if (how == IN_WORDS) {
-        const int across = min((int)blockDim.x, WORDS_OF_STATE);
-        const int begin = threadIdx.x / across, states = blockDim.x / across;
+    if (how == IN_PIECES) {
 #pragma unroll 1
-        for (int w = threadIdx.x % across; w < WORDS_OF_STATE; w += across) {
-            const IN *row = from + begin * state_stride + w * PER_WORD;
+        for (int i = threadIdx.x; i < count * STATE_PIECES; i += blockDim.x) {
+            const int n = i / STATE_PIECES, p = i % STATE_PIECES;
+            copy_async<16>(&to.piece[n][piece_at(p)],
+                           from + n * state_stride + p * PER_PIECE,
+                           bytes_of(left - p * PER_PIECE, 16));
+        }
+    } else if (how == IN_WORDS) {
 #pragma unroll 1
-            for (int n = begin; n < count; n += states, row += states * state_stride) {
-                const int odd = is_odd(row);
-                uint4 *piece = &to.piece[n][piece_at(w / 4)];
-                copy_async<4>(reinterpret_cast<uint32_t *>(piece) + w % 4, row - odd,
-                              bytes_of(left + odd - w * PER_WORD, 4));
-            }
+        for (int i = threadIdx.x; i < count * WORDS_OF_STATE; i += blockDim.x) {
+            const int n = i / WORDS_OF_STATE, w = i % WORDS_OF_STATE;
+            const IN *row = from + n * state_stride;
+            const int odd = is_odd(row);
+            uint4 *piece = &to.piece[n][piece_at(w / 4)];
+            copy_async<4>(reinterpret_cast<uint32_t *>(piece) + w % 4,
+                          row - odd + w * PER_WORD,
+                          bytes_of(left + odd - w * PER_WORD, 4));
         }
         if (HALF && threadIdx.x < count) {
-            const int last = TILE * PARTS - 1;
-            const IN *row = from + threadIdx.x * state_stride;
-            if (is_odd(row))
-                copy_async<4>(&to.beyond[threadIdx.x], row + last,
-                              at.further > 0 ? 4 : bytes_of(left - last, 4));
+            const IN *last = from + threadIdx.x * state_stride + LENGTH - 1;
+            if (!is_odd(last))
+                copy_async<4>(&to.beyond[threadIdx.x], last,
+                              at.further > 0 ? 4 : bytes_of(left - LENGTH + 1, 4));
         }
-        return;
-    }
-    const int p = threadIdx.x % STATE_PIECES, first = p * PER_PIECE;
-    const int states = blockDim.x / STATE_PIECES;
-    const int bytes = bytes_of(left - first, 16);
-    from += threadIdx.x / STATE_PIECES * state_stride + first * stride;
+    } else {
 #pragma unroll 1
-    for (int n = threadIdx.x / STATE_PIECES; n < count;
-         n += states, from += states * state_stride) {
-        uint4 *piece = &to.piece[n][piece_at(p)];
-        if (how == IN_PIECES) {
-            copy_async<16>(piece, from, bytes);
-            continue;
+        for (int i = threadIdx.x; i < count * LENGTH; i += blockDim.x) {
+            const int n = i / LENGTH, k = i % LENGTH;
+            uint4 *piece = &to.piece[n][piece_at(k / PER_PIECE)];
+            reinterpret_cast<IN *>(piece)[k % PER_PIECE] =
+                k < left ? from[n * state_stride + k * stride] : IN{0};
         }
-#pragma unroll 1
-        for (int k = 0; k < PER_PIECE; k++)
-            reinterpret_cast<IN *>(piece)[k] =
-                first + k < left ? from[k * stride] : IN{0};
     }
 }
 

@@ -3,7 +3,7 @@
  * bwd_one.cu - backward selective scan of one state, as VMamba has it: no gate, B and C
  * variable, inputs dense in time, and rows short enough for one team. A row of
  * instances.def chooses
- *     IN       f32 or half: type of u, delta, B, C and the gradients
+ *     IN       type of u, delta, B, C and the gradients
  *
  * The formulas are bwd.cu's. A team of f.lanes lanes (8, 16, 32 or whole warps) has all
  * of a row, STEPS positions a lane, so no state comes in and none is handed on. B and C
@@ -17,8 +17,8 @@
 #include "variant/device.cuh"
 
 constexpr int STEPS = SCAN_ONE_STEPS;
-constexpr int MOST = SCAN_ONE_THREADS;    /* of a block */
-constexpr int SUMS_ONE = SUMS_VALUES + 3; /* of a channel */
+constexpr int MOST = SCAN_ONE_THREADS;                /* of a block */
+constexpr int SUMS_ONE = SUMS_VALUES + SUMS_BY_STATE; /* of a channel */
 
 /* A lane's run, in 16-byte pieces and in words. */
 template <class T> constexpr int PIECES = STEPS * sizeof(T) / 16;
@@ -128,18 +128,9 @@ INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last,
     return odd != 0;
 }
 
-INLINE void unpack(float (&v)[STEPS], const run<f32, STEPS> &r, bool) {
-    unpack_run(v, r);
-}
-
-INLINE void unpack(float (&v)[STEPS], const run<half, STEPS> &r, bool is_f16) {
-    unpack_run(v, r, is_f16);
-}
-
 /* A lane's run of what was copied. */
 template <class T>
-INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, bool is_f16,
-                 const place &at) {
+INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, const place &at) {
     run<T, STEPS> r;
 #pragma unroll
     for (int i = 0; i < PIECES<T>; i++) {
@@ -155,23 +146,15 @@ INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, bool is_f16,
             r.word[i] = __funnelshift_r(r.word[i],
                                         i + 1 < WORDS<T> ? r.word[i + 1] : beyond, 16);
     }
-    unpack(v, r, is_f16);
-}
-
-INLINE run<f32, STEPS> pack(const float (&v)[STEPS], bool, f32) {
-    return pack_run<f32>(v);
-}
-
-INLINE run<half, STEPS> pack(const float (&v)[STEPS], bool is_f16, half) {
-    return pack_run(v, is_f16);
+    unpack_run(v, r);
 }
 
 /* Writes a unit's part of a row by way of `staged`, where neighbouring lanes take words
  * side by side; or, of a wide row in 16 bits, each lane its run. */
 template <class T>
 INLINE void store(const float (&v)[STEPS], char *row, const scan_rows &rows,
-                  bool is_f16, bool exists, uint4 *staged, const place &at) {
-    const run<T, STEPS> r = pack(v, is_f16, T{});
+                  bool exists, uint4 *staged, const place &at) {
+    const run<T, STEPS> r = pack_run<T>(v);
     T *to = reinterpret_cast<T *>(row) + at.start;
     if (sizeof(T) == 2 && (int)rows.how == IN_PIECES && at.left == at.span * STEPS) {
         if (exists)
@@ -285,7 +268,6 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
     __shared__ float ones[MOST / 32][ONES + 1]; /* of a unit's next channel */
     __shared__ char *rows[BACK_ROWS];           /* of channel 0 in this batch entry */
     const mbr_selective_scan_bwd_params &p = f.p;
-    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
     const bool full_dout = sizeof(IN) == 4 || p.dout.dtype_bits == 32;
     const int lanes = (int)f.lanes, span = min(lanes, 32), warps = lanes / span;
     const int unit = threadIdx.x / span, team = unit / warps, warp = unit % warps;
@@ -338,8 +320,8 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
             fetch<IN>(delta_run, row_of(BACK_C, group), is_wide(BACK_C), is_last, at);
         copies_wait();
         __syncwarp();
-        take<IN>(B, u_run, odd_B, is_f16, at);
-        take<IN>(C, delta_run, odd_C, is_f16, at);
+        take<IN>(B, u_run, odd_B, at);
+        take<IN>(C, delta_run, odd_C, at);
         __syncwarp();
     }
 #pragma unroll
@@ -380,12 +362,12 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         if (r >= 0) {
             copies_wait();
             __syncwarp();
-            take<IN>(dt, delta_run, odd_delta, is_f16, at);
-            take<IN>(u, u_run, odd_u, is_f16, at);
+            take<IN>(dt, delta_run, odd_delta, at);
+            take<IN>(u, u_run, odd_u, at);
             if (full_dout)
-                take<f32>(dy, dout_run, false, is_f16, at);
+                take<f32>(dy, dout_run, false, at);
             else
-                take<IN>(dy, dout_run, odd_dout, is_f16, at);
+                take<IN>(dy, dout_run, odd_dout, at);
             A = ones[unit][ONE_A], D = ones[unit][ONE_D], bias = ones[unit][ONE_BIAS];
             __syncwarp();
         }
@@ -527,9 +509,9 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         for (int i = 0; i < STEPS; i++)
             dbias += carry[i];
         store<IN>(u, rows[BACK_DU] + d * f.rows[BACK_DU].channel, f.rows[BACK_DU],
-                  is_f16, exists, staged, at);
+                  exists, staged, at);
         store<IN>(carry, rows[BACK_DDELTA] + d * f.rows[BACK_DDELTA].channel,
-                  f.rows[BACK_DDELTA], is_f16, exists, staged, at);
+                  f.rows[BACK_DDELTA], exists, staged, at);
         const float total = sum_three(dD, dbias, dA, at);
         if (sum_of_lane < 0)
             continue;

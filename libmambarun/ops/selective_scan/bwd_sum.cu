@@ -119,7 +119,7 @@ INLINE void sum_channel(const scan_backward &f, int64_t block) {
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
     const int64_t dim = p.u.shape[1], states = p.A.shape[1];
     const int64_t items = 1 + states * (p.B.ndim == 4 && p.C.ndim == 4 ? 1 : 3);
-    const int64_t pitch = SUMS_VALUES + 3 * parts * states;
+    const int64_t pitch = SUMS_VALUES + SUMS_BY_STATE * parts * states;
     const int64_t i = block * 32 + threadIdx.x % 32, d = i / items;
     const int64_t n = i - d * items - 1;
     const int64_t first = n < 0 ? SUMS_D : SUMS_VALUES + n * parts,
@@ -169,7 +169,8 @@ INLINE void sum_row(const scan_backward &f, int64_t block) {
 INLINE void sum_bias(const scan_backward &f, int64_t row) {
     const mbr_selective_scan_bwd_params &p = f.p;
     const int parts = p.A.dtype_code == MBR_COMPLEX ? 2 : 1;
-    const int64_t dim = p.u.shape[1], pitch = SUMS_VALUES + 3 * parts * p.A.shape[1];
+    const int64_t dim = p.u.shape[1],
+                  pitch = SUMS_VALUES + SUMS_BY_STATE * parts * p.A.shape[1];
     part sum = nothing();
     for (int64_t i = threadIdx.x; f.tiles > 0 && i < p.u.shape[0] * f.repeat;
          i += blockDim.x) {

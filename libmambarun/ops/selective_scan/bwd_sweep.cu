@@ -2,7 +2,7 @@
  *
  * bwd_sweep.cu - before the backward scan: the state before every tile. A row of
  * instances.def chooses
- *     IN       f32 or half (f16 or bf16, as u says): type of u, delta and variable B
+ *     IN       type of u, delta and variable B
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B is staged at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for
@@ -23,31 +23,30 @@ INLINE value as_value(float x) {
 #endif
 }
 
-/* How B comes if it is not variable, of one type and at words. */
-struct coefficients {
-    bool variable, is_f16;
-    int odd, alternate; /* the first row is odd; 1: every other one is, 0: all */
-};
-
-/* `count` states over a tile, from those at `entry` to those `states` further. Plain B
- * is variable, of type T and not odd. */
-template <class T, bool plain>
+/* `count` states over a tile, from those at `entry` to those `states` further, B being
+ * variable or not. odd, bits: row 0 of B begins inside a word; unlike it, row 1 does.
+ */
+template <bool variable>
 INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float sum,
-                    const value *A, int64_t A_stride, const state_tiles &B,
-                    const coefficients &of, value *entry, int states, int count,
-                    bool exists, int lane) {
+                    const value *A, int64_t A_stride, const state_tiles &B, int odd,
+                    value *entry, int states, int count, bool exists, int lane) {
 #pragma unroll 1
     for (int n = 0; n < count; n++, A += A_stride, entry++) {
         const value rate = rate_of(*A), carry = *entry;
         value Bn[STEPS], h;
-        if constexpr (plain)
-            take_values<T>(Bn, B, n, lane);
-        else if (of.variable)
-            take_any_values(Bn, B, n, (of.odd ^ (of.alternate & n)) & 1, of.is_f16,
-                            lane);
+        if (variable) {
+            run<IN, STEPS * PARTS> words = words_of<IN>(B, n, lane);
+            if (HALF && odd) {
+                if ((odd ^ (odd >> 1 & rarely(n))) & 1)
+                    shift_state(words, B, n, lane);
+            }
+            take_words(Bn, words);
+        }
+        const auto in = [&](int i) {
+            return variable ? du[i] * Bn[i] : as_value(du[i]);
+        };
         const auto step = [&](value before, int i) {
-            const value in = plain || of.variable ? du[i] * Bn[i] : as_value(du[i]);
-            return multiply_add(decay(dt[i], rate), before, in);
+            return multiply_add(decay(dt[i], rate), before, in(i));
         };
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
@@ -56,7 +55,7 @@ INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float su
             else if (lane == 0)
                 h = step(carry, 0);
             else
-                h = plain || of.variable ? du[0] * Bn[0] : as_value(du[0]);
+                h = in(0);
         }
         value product = decay(sum, rate);
         if (must_take_turns(product)) {
@@ -87,14 +86,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const mbr_selective_scan_bwd_params &p = f.p;
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES;
     const int states = (int)p.A.shape[1], last_stage = (states - 1) / STATES * STATES;
-    const bool is_f16 = p.u.dtype_code == MBR_FLOAT;
 
     const int64_t block = f.first_block + blockIdx.x;
     const int64_t of_chunk = block / f.chunks, chunk = block - of_chunk * f.chunks;
-    const int64_t of_group = of_chunk / f.blocks_per_group;
+    const int64_t of_group = of_chunk / f.sweep_blocks;
     const int64_t b = of_group / f.groups, g = of_group - b * f.groups;
     const int64_t in_group =
-        (of_chunk - of_group * f.blocks_per_group) * (blockDim.x / LANES) + team;
+        (of_chunk - of_group * f.sweep_blocks) * (blockDim.x / LANES) + team;
     /* A team without a channel works on the group's last one and stores nothing. */
     const bool exists = in_group < f.width;
     const int64_t d = g * f.width + (exists ? in_group : f.width - 1);
@@ -120,17 +118,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int from = (int)(chunk * (CHUNK / TILE));
     const int to = (int)min(f.tiles, (int64_t)from + CHUNK / TILE) - 1; /* no further */
     value *entry = reinterpret_cast<value *>(f.entry) + (row * f.tiles + from) * states;
-    const bool is_plain = f.rows[BACK_B].data != nullptr && f.plain && !IS_COMPLEX;
-    const coefficients of = {
-        f.rows[BACK_B].data != nullptr, is_f16, is_odd_row(BACK_B),
-        f.rows[BACK_B].how == IN_WORDS ? (int)f.rows[BACK_B].state & 1 : 0};
+    const int odd = is_odd_row(BACK_B) | alternates(f.rows[BACK_B]) << 1;
 
     if (f.atomic) {
         const int64_t quads = f.slices * p.u.shape[0] * f.groups * f.tiles * states *
                               (2 * TILE * PARTS / 4);
 #pragma unroll 1
         for (int64_t i = block * blockDim.x + threadIdx.x; i < quads;
-             i += f.blocks * f.chunks * blockDim.x)
+             i += p.u.shape[0] * f.groups * f.sweep_blocks * f.chunks * blockDim.x)
             reinterpret_cast<float4 *>(f.partial)[i] =
                 make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
@@ -158,8 +153,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             copies_wait();
             __syncthreads(); /* this stage is there, and the buffer of the last free */
             if (is_tile && n == 0) {
-                take_run(du, runs[BACK_U], is_odd_row(BACK_U), is_f16, lane);
-                take_run(dt, runs[BACK_DELTA], is_odd_row(BACK_DELTA), is_f16, lane);
+                take_run(du, runs[BACK_U], is_odd_row(BACK_U), IS_F16, lane);
+                take_run(dt, runs[BACK_DELTA], is_odd_row(BACK_DELTA), IS_F16, lane);
                 __syncwarp(); /* a team's lanes copy for each other */
 #pragma unroll
                 for (int i = 0; i < STEPS; i++)
@@ -191,27 +186,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 ahead.start = (int64_t)(tile + 1) * TILE;
 #pragma unroll 1
                 for (int which = BACK_U; which <= BACK_DELTA; which++)
-                    fetch_run(runs[which], pointer(which), f.rows[which].time, ahead,
-                              (int)f.rows[which].how);
+                    if (f.rows[which].how == IN_ELEMENTS)
+                        fetch_run(runs[which], pointer(which), f.rows[which].time,
+                                  ahead, IN_ELEMENTS);
+                    else
+                        fetch_whole(runs[which], pointer(which) + ahead.start,
+                                    f.rows[which].how == IN_PIECES, ahead);
             }
             if (!is_tile)
                 break;
             const int count = min(STATES, states - n);
             const value *own_A = A + n * p.A.stride[1];
-            if (is_plain) {
-                if constexpr (!HALF)
-                    advance<f32, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                       entry + n, states, count, exists, lane);
-                else if (is_f16)
-                    advance<f16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                       entry + n, states, count, exists, lane);
-                else
-                    advance<bf16, true>(dt, du, sum, own_A, p.A.stride[1], B, of,
-                                        entry + n, states, count, exists, lane);
-            } else {
-                advance<IN, false>(dt, du, sum, own_A, p.A.stride[1], B, of, entry + n,
-                                   states, count, exists, lane);
-            }
+            if (f.rows[BACK_B].data != nullptr)
+                advance<true>(dt, du, sum, own_A, p.A.stride[1], B, odd, entry + n,
+                              states, count, exists, lane);
+            else
+                advance<false>(dt, du, sum, own_A, p.A.stride[1], B, odd, entry + n,
+                               states, count, exists, lane);
         }
         if (is_tile)
             entry += states;

@@ -14,31 +14,32 @@ enum {
     THREADS = 128,           /* per block at most, as in tiles.cuh */
     SUM_THREADS = 256,       /* as in bwd_sum.cu */
     SUM_ITEMS = 32,          /* results of one of its blocks */
-    ENOUGH_WARPS = 800,      /* fewer leave much of a large GPU idle */
+    ENOUGH_WARPS = 1400,     /* fewer leave much of a large GPU idle */
     SHARED_SLICES = 8,       /* of partial sums, if blocks have to share them */
     ONE_BLOCKS = 1056,       /* of bwd_one.cu, which a large GPU is to have */
     ONE_ROUNDS = 24,         /* channels that a team of it goes through, at most */
     SHARED_BYTES = 45 * 1024 /* dynamic; with its static part at most 48 KB */
 };
 
-/* How the lanes of a warp are shared out, see bwd.cu; instances.def says the same. */
+/* How the lanes of a warp are shared out, see bwd.cu; instances.def says the same. The
+ * sweep's tile is as long, be its teams shorter. */
 typedef struct layout {
-    int lanes, steps;
+    int lanes, steps_16, steps_32, sweep_lanes; /* steps for u of so many bits */
 } layout;
 
 enum { NARROW, WIDE, COMPLEX, LAYOUTS, ONE = LAYOUTS /* of bwd_one.cu: its own */ };
 
-static const layout layouts[LAYOUTS] = {{8, 8}, {32, 8}, {8, 8}};
+static const layout layouts[LAYOUTS] = {{8, 8, 8, 4}, {32, 8, 8, 32}, {8, 8, 4, 8}};
 
-/* The kernels for types of so many bits: by layout. */
+/* The kernels for a type of u: by layout. */
 typedef struct kind {
-    uint8_t bits;
+    uint8_t code, bits;
     uint32_t one, sweep[LAYOUTS], reverse[LAYOUTS];
 } kind;
 
 #define KERNELS(in)                                                                    \
     MBR_KERNEL_selective_scan_bwd_one_##in,                                            \
-        {MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes8,                            \
+        {MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes4,                            \
          MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes32,                           \
          MBR_KERNEL_selective_scan_bwd_sweep_##in##_complex},                          \
     {                                                                                  \
@@ -48,23 +49,28 @@ typedef struct kind {
     }
 
 static const kind kinds[] = {
-    {16, KERNELS(half)},
-    {32, KERNELS(f32)},
+    {MBR_FLOAT, 16, KERNELS(f16)},
+    {MBR_BFLOAT, 16, KERNELS(bf16)},
+    {MBR_FLOAT, 32, KERNELS(f32)},
 };
 
 static const kind *find_kind(const mbr_selective_scan_bwd_params *p) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (kinds[i].bits == p->u.dtype_bits)
+        if (kinds[i].code == p->u.dtype_code && kinds[i].bits == p->u.dtype_bits)
             return &kinds[i];
     return NULL;
 }
 
 /* Threads of a block that has no more channels than there are, or of one team. */
-static int64_t threads_for(const scan_backward *f) {
-    if (f->lanes > WARP)
-        return f->lanes;
-    const int64_t wanted = divide_up(f->width * f->lanes, 2 * WARP) * 2 * WARP;
+static int64_t threads_of(int64_t channels, int64_t lanes) {
+    if (lanes > WARP)
+        return lanes;
+    const int64_t wanted = divide_up(channels * lanes, 2 * WARP) * 2 * WARP;
     return wanted < THREADS ? wanted : THREADS;
+}
+
+static int64_t threads_for(const scan_backward *f) {
+    return threads_of(f->width, f->lanes);
 }
 
 /* Takes bytes off a workspace that begins at base (NULL: only counts), on whole lines.
@@ -164,8 +170,11 @@ static size_t plan(scan_backward *f, int which, char *base) {
         plan_one(f);
     } else {
         f->lanes = (uint32_t)layouts[which].lanes;
-        f->steps = (uint32_t)layouts[which].steps;
+        f->steps = (uint32_t)(p->u.dtype_bits == 16 ? layouts[which].steps_16
+                                                    : layouts[which].steps_32);
         f->blocks_per_group = divide_up(f->width, threads_for(f) / f->lanes);
+        const int64_t lanes = layouts[which].sweep_lanes;
+        f->sweep_blocks = divide_up(f->width, threads_of(f->width, lanes) / lanes);
     }
     const int64_t tile = (int64_t)f->lanes * f->steps;
     f->tiles = divide_up(length, tile);
@@ -189,8 +198,8 @@ static size_t plan(scan_backward *f, int which, char *base) {
     }
     if (f->tiles > 1)
         f->entry = take(base, &used, batch * dim * f->tiles * states * value);
-    f->adjoint = take(base, &used, batch * dim * states * value);
-    f->sums = take(base, &used, batch * dim * (4 * SUMS_VALUES + 3 * states * value));
+    f->sums = take(base, &used,
+                   batch * dim * (4 * SUMS_VALUES + SUMS_BY_STATE * states * value));
     if (f->repeat > 1) {
         f->grouped = take(base, &used, batch * dim * f->padded * 4);
         f->sum_blocks[2] = batch * p->delta.shape[1] * (f->padded / SUM_ITEMS);
@@ -229,6 +238,8 @@ static void describe(scan_backward *f, int which) {
             f->rows[i].how = IN_WORDS;
     }
     f->plain = variable_B && variable_C && is_aligned(&p->B, 4) && is_aligned(&p->C, 4);
+    for (int i = 0; i < BACK_FETCHED; i++)
+        f->elements |= f->rows[i].data != NULL && f->rows[i].how == IN_ELEMENTS;
     if (f->repeat == 1)
         return;
     f->full |= 1u << BACK_DDELTA;
@@ -268,7 +279,9 @@ mbr_status mbr_impl_selective_scan_bwd(const mbr_selective_scan_bwd_params *p) {
         s = launch(&f, k->one, f.blocks, threads_for(&f),
                    one_bytes(p, threads_for(&f)));
     if (which != ONE && (f.tiles > 1 || f.atomic))
-        s = launch(&f, k->sweep[which], f.blocks * f.chunks, threads_for(&f), 0);
+        s = launch(&f, k->sweep[which],
+                   p->u.shape[0] * f.groups * f.sweep_blocks * f.chunks,
+                   threads_of(f.width, layouts[which].sweep_lanes), 0);
     if (which != ONE && s == MBR_OK && f.tiles > 0)
         s = launch(&f, k->reverse[which], f.blocks, threads_for(&f), 0);
     if (s == MBR_OK)

@@ -87,20 +87,20 @@ typedef struct scan_backward {
     int64_t repeat;                  /* channels per row of delta */
     int64_t tiles; /* of lanes * steps positions, of the whole length */
     int64_t blocks, blocks_per_group;
-    int64_t chunks; /* the sweep's blocks take one each */
+    int64_t chunks;       /* the sweep's blocks take one each */
+    int64_t sweep_blocks; /* of a group and chunk */
     int64_t slices;
     int64_t first_block; /* of this launch */
     scan_rows rows[BACK_ROWS];
-    uint32_t full;   /* bits 1 << BACK_..: rows of fp32, whatever u is */
-    uint32_t plain;  /* B and C are variable, and no row begins inside a word */
-    uint32_t atomic; /* blocks share slices, which the sweep has set to 0 */
-    uint32_t reserved;
+    uint32_t full;         /* bits 1 << BACK_..: rows of fp32, whatever u is */
+    uint32_t plain;        /* B and C are variable, and no row begins inside a word */
+    uint32_t atomic;       /* blocks share slices, which the sweep has set to 0 */
+    uint32_t elements;     /* some of BACK_FETCHED are accessed by elements */
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
     int64_t channels;      /* of a block of bwd_one.cu; 0: it is not that kernel */
     float *partial;        /* [slice][b][group][tile][state][2 * lanes * steps * P] */
     float *entry;   /* [b][channel][tile][state] value: the state before a tile */
-    float *adjoint; /* [b][channel][state] value: what a tile hands to the left */
-    float *sums;    /* [b][channel][SUMS_VALUES + 3 * states * P]: see below */
+    float *sums;    /* [b][channel][SUMS_VALUES + SUMS_BY_STATE * states * P] */
     float *grouped; /* [b][channel][padded]: ddelta before its rows are summed */
     int64_t padded; /* the length in whole tiles */
     int64_t sum_blocks[4]; /* of the last kernel, by job: see bwd_sum.cu */
@@ -109,7 +109,10 @@ typedef struct scan_backward {
 enum { /* scan_backward.sums */
        SUMS_D,
        SUMS_BIAS,
-       SUMS_VALUES /* then, by state each, dA and the gradients of constant B and C */
+       SUMS_VALUES,
+       /* Then, by state each: dA, the gradients of constant B and C, and what a tile
+        * hands to the left. */
+       SUMS_BY_STATE = 4
 };
 
 enum {

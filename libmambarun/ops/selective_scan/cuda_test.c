@@ -416,7 +416,7 @@ static void every_type_has_its_gradient_kernels(void **state) {
         uint8_t code, bits;
         const char *name;
     } types[] = {
-        {MBR_FLOAT, 32, "_f32"}, {MBR_FLOAT, 16, "_half"}, {MBR_BFLOAT, 16, "_half"}};
+        {MBR_FLOAT, 32, "_f32"}, {MBR_FLOAT, 16, "_f16"}, {MBR_BFLOAT, 16, "_bf16"}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         for (int is_complex = 0; is_complex < 2; is_complex++) {
             problem s = usual;
@@ -437,6 +437,30 @@ static void every_type_has_its_gradient_kernels(void **state) {
         }
 }
 
+/* The kernel that leaves the states before tiles has shorter teams, and so more
+ * channels in a block; of few channels both have long ones. */
+static void
+gradients_come_from_a_sweep_of_all_chunks_and_a_kernel_of_all_blocks(void **state) {
+    (void)state;
+    problem s = {.code = MBR_BFLOAT, .bits = 16, .out_bits = 16, .batch = 2};
+    s.dim = 3000, s.length = 5000, s.states = 16, s.groups = 2;
+    mbr_selective_scan_bwd_params p = backward(&s);
+    send_backward(&p);
+    assert_int_equal(fake->launches, 3);
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_sweep_bf16_lanes4");
+    assert_int_equal(fake->each[0].grid[0], 3 * 2 * 2 * 47); /* chunks; 32 channels */
+    assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_bf16_lanes8");
+    assert_int_equal(fake->each[1].grid[0], 2 * 2 * 94); /* 16 channels */
+
+    s.dim = 300;
+    p = backward(&s);
+    send_backward(&p);
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_sweep_bf16_lanes32");
+    assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_bf16_lanes32");
+    for (int n = 0; n < 2; n++) /* 4 channels */
+        assert_int_equal(fake->each[n].grid[0], (n == 0 ? 3 : 1) * 2 * 2 * 38);
+}
+
 /* One state, no gate and rows of one team: a kernel of its own. What it cannot do, or
  * not fast, goes the general way. */
 static void one_state_has_a_kernel_of_its_own(void **state) {
@@ -446,14 +470,14 @@ static void one_state_has_a_kernel_of_its_own(void **state) {
     mbr_selective_scan_bwd_params p = backward(&s);
     send_backward(&p);
     assert_int_equal(fake->launches, 2);
-    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_one_half");
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_one_f16");
     assert_int_equal(fake->each[0].block[0], 13 * WARP); /* 8 positions a lane */
     assert_int_equal(fake->each[0].grid[0], 2 * 4 * 3);
 
     s.length = 49;
     p = backward(&s);
     send_backward(&p);
-    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_one_half");
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_one_f16");
     assert_int_equal(fake->each[0].block[0], 2 * WARP); /* teams of 8 lanes for 3 */
 
     const problem others[] = {{.length = 4097, .states = 1},
@@ -496,6 +520,8 @@ int main(void) {
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),
         cmocka_unit_test(every_type_has_its_gradient_kernels),
+        cmocka_unit_test(
+            gradients_come_from_a_sweep_of_all_chunks_and_a_kernel_of_all_blocks),
         cmocka_unit_test(one_state_has_a_kernel_of_its_own),
         cmocka_unit_test(the_size_of_a_workspace_is_no_question_to_the_driver),
         cmocka_unit_test(an_empty_sequence_still_has_gradients_of_the_weights),

@@ -40,7 +40,7 @@ INLINE bool is_odd(const IN *p) {
 /* Every thread's run of one tensor: piece j of thread t at [j][t]. */
 struct team_runs {
     uint4 piece[PIECES][THREADS];
-    uint32_t beyond[TEAMS]; /* the word after a team's last, of an odd row */
+    uint32_t beyond[HALF ? TEAMS : 1]; /* the word after a team's last, of an odd row */
 };
 
 /* Values from words of which the first half of the first is not theirs. */
@@ -91,7 +91,8 @@ constexpr int STATE_PIECES = TILE * PARTS / PER_PIECE;
  * that a warp reads them without bank conflicts. */
 struct state_tiles {
     uint4 piece[STATES][STATE_PIECES];
-    uint32_t beyond[STATES]; /* the word after a state's last, of an odd row */
+    uint32_t
+        beyond[HALF ? STATES : 1]; /* the word after a state's last, of an odd row */
 };
 
 /* Where in it the piece is that holds the tile's elements from PER_PIECE i on. */
@@ -125,12 +126,25 @@ INLINE void join_parts(complex (&v)[STEPS], const float (&parts)[2 * STEPS]) {
         v[i] = {parts[2 * i], parts[2 * i + 1]};
 }
 
+/* The values of words of type T; only IN may be half. */
+template <class T>
+INLINE void take_words(value (&v)[STEPS], const run<T, STEPS * PARTS> &r,
+                       bool is_f16 = false) {
+    float parts[STEPS * PARTS];
+    unpack_run(parts, r, is_f16);
+    join_parts(v, parts);
+}
+
 /* A lane's values of state n, of a row that is not odd and of type T. */
 template <class T>
 INLINE void take_values(value (&v)[STEPS], const state_tiles &tile, int n, int lane) {
-    float parts[STEPS * PARTS];
-    unpack_run(parts, words_of<T>(tile, n, lane));
-    join_parts(v, parts);
+    take_words(v, words_of<T>(tile, n, lane));
+}
+
+/* Words of state n that begin with the position before. */
+INLINE void shift_state(run<IN, STEPS * PARTS> &r, const state_tiles &tile, int n,
+                        int lane) {
+    shift_words(r.word, lane == LANES - 1 ? tile.beyond[n] : tile.piece[n][lane + 1].x);
 }
 
 /* The same of any row. */
@@ -138,11 +152,8 @@ INLINE void take_any_values(value (&v)[STEPS], const state_tiles &tile, int n, b
                             bool is_f16, int lane) {
     run<IN, STEPS * PARTS> r = words_of<IN>(tile, n, lane);
     if (HALF && odd)
-        shift_words(r.word,
-                    lane == LANES - 1 ? tile.beyond[n] : tile.piece[n][lane + 1].x);
-    float parts[STEPS * PARTS];
-    unpack_run(parts, r, is_f16);
-    join_parts(v, parts);
+        shift_state(r, tile, n, lane);
+    take_words(v, r, is_f16);
 }
 
 /* 1 if every other state's row begins inside a word, or all or none do: 0. */
