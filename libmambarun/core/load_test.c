@@ -392,6 +392,9 @@ static void rows_for_other_devices_say_that_they_are_not_installed(void **state)
     struct found *f = ON_CPU(.fakes = "good");
     assert_false(row(f->after, "cuda12_sm60")->usable);
     assert_says(row(f->after, "cuda12_sm60")->reason, "not installed: ");
+    f = ON_CUDA(0, .fakes = "empty", .driver = "driver");
+    for (size_t i = 0; mbr__rows[i].device_type == MBR_DEVICE_CPU; i++)
+        assert_says(f->after[i].reason, "not installed: ");
 }
 
 static void variant_info_without_size_or_device_is_refused(void **state) {

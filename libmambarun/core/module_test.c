@@ -217,6 +217,34 @@ static void two_devices_of_an_old_driver_load_modules_each(void **state) {
     assert_int_equal(count(f->log.log, "cuDevicePrimaryCtxRetain"), 2);
 }
 
+static void use_a_device_that_takes_another_row(void *into) {
+    struct found *f = into;
+    start(f);
+    setenv("FAKE_DEVICES", "3", 1);
+    setenv("FAKE_CAPABILITY", "90,90,90", 1);
+    setenv("FAKE_IMAGE", "sm90", 1);
+    f->status = load(0);
+    setenv("FAKE_cuLibraryGetKernel", "209", 1);
+    f->again = load(1);
+    unsetenv("FAKE_cuLibraryGetKernel");
+    if (load(2) != MBR_OK)
+        _exit(5);
+    f->log = *fake;
+    for (int32_t i = 0; i < 3; i++)
+        strncat(f->load_log, mbr_variant_in_use(MBR_DEVICE_CUDA, i), 32);
+}
+
+static void a_device_that_refuses_a_row_leaves_its_libraries_to_others(void **state) {
+    (void)state;
+    struct found *f = CHILD(use_a_device_that_takes_another_row, .driver = "driver");
+    assert_int_equal(f->status, MBR_OK);
+    assert_int_equal(f->again, MBR_OK);
+    assert_string_equal(f->load_log, "cuda12_sm90cuda11_ptx80cuda12_sm90");
+    assert_int_equal(count(f->log.log, "cuLibraryLoadData cuda12_sm90.one\n"), 1);
+    assert_int_equal(count(f->log.log, "cuLibraryLoadData cuda11_ptx80.one\n"), 1);
+    assert_int_equal(count(f->log.log, "cuLibraryGetKernel two\n"), 3);
+}
+
 /* ---- launching ---------------------------------------------------------------- */
 
 static void launch_in_context(void *into) {
@@ -731,6 +759,7 @@ int main(void) {
         cmocka_unit_test(preload_loads_and_a_later_call_loads_nothing),
         cmocka_unit_test(two_devices_share_libraries_but_not_contexts),
         cmocka_unit_test(two_devices_of_an_old_driver_load_modules_each),
+        cmocka_unit_test(a_device_that_refuses_a_row_leaves_its_libraries_to_others),
         cmocka_unit_test(a_launch_has_its_sizes_stream_and_parameters),
         cmocka_unit_test(a_thread_without_a_context_gets_one_for_the_launch),
         cmocka_unit_test(another_context_is_current_again_after_the_launch),

@@ -232,10 +232,11 @@ int cuModuleGetFunction(mbr_cu_function *function, mbr_cu_module module,
 int cuLibraryLoadData(mbr_cu_library *library, const void *image, int *jit_options,
                       void **jit_values, unsigned jit_count, int *options,
                       void **values, unsigned count) {
-    (void)jit_options, (void)jit_values, (void)jit_count;
-    (void)options, (void)values, (void)count;
     note("cuLibraryLoadData %s", (const char *)image);
     *library = (mbr_cu_library)image;
+    if ((jit_count > 0 && (jit_options == NULL || jit_values == NULL)) ||
+        (count > 0 && (options == NULL || values == NULL)))
+        return INVALID_VALUE;
     return answer_for("cuLibraryLoadData", image);
 }
 
