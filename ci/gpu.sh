@@ -34,8 +34,9 @@
 #
 # Needs a torch with CUDA, and out/gpu, which ci/wheel.sh and ci/carry.sh make; no
 # network. Installs the wheel, and pytest, into a virtual environment of its own below
-# SITE (out/gpu-site) on top of PYTHON (python3). UPSTREAM: a folder with one or more of
-# upstream's modules, compiled for this Python, torch and GPU, which bench then times too.
+# SITE (out/gpu-site) on top of PYTHON (python3). VARIANT: the row to prove (the one that
+# mambarun takes for the first GPU). UPSTREAM: a folder with one or more of upstream's
+# modules, compiled for this Python, torch and GPU, which bench then times too.
 
 # shellcheck disable=SC2317 # parts are called by their names
 set -u -o pipefail
@@ -79,8 +80,11 @@ PYTHON
     mkdir "$site/lib-of-tests"
     ln -s "$(installed)"/*.so "$(installed)"/../conformance/*.so "$carried"/lib/*.so \
         "$site/lib-of-tests" || return 1
-    cksum "$carried"/wheels/*.whl "$carried"/lib/*.so >"$site/complete"
+    sums >"$site/complete"
 }
+
+# What a site was made of.
+sums() { cksum "$carried"/wheels/*.whl "$carried"/lib/*.so "$carried/commit.txt"; }
 
 # The folder of the installed libraries.
 installed() {
@@ -90,13 +94,13 @@ installed() {
 need_site() {
     ls "$carried"/wheels/mambarun-*.whl >/dev/null ||
         { echo "no wheel in $carried: see the head of $0" && exit 1; }
-    [ ! -f "$site/complete" ] ||
-        cksum "$carried"/wheels/*.whl "$carried"/lib/*.so | cmp -s - "$site/complete" ||
-        rm "$site/complete"
+    [ ! -f "$site/complete" ] || sums | cmp -s - "$site/complete" || rm "$site/complete"
     [ -f "$site/complete" ] || install_site || { echo "cannot install" && exit 1; }
     git describe --always >/dev/null 2>&1 || cp "$carried/commit.txt" .
     "$python" -c 'import torch, sys
 torch.cuda.is_available() or sys.exit("NotSupported: torch finds no GPU here")' || exit 1
+    VARIANT=${VARIANT:-$("$python" -c 'import mambarun; print(mambarun.preload(0))')} ||
+        exit 1
 }
 
 # ---- the parts ------------------------------------------------------------------------
@@ -231,7 +235,7 @@ name_of() { sed 's/:/-/; s/[^A-Za-z0-9_.-]/_/g' <<<"$1"; }
 # is also shown. Nothing of an earlier run of it stays.
 run_part() {
     local part=${1%%:*} verdict=FAILED
-    began=$SECONDS name=$(name_of "$1") variant=cuda12_sm90 of=${1#"$part"}
+    began=$SECONDS name=$(name_of "$1") variant=$VARIANT of=${1#"$part"}
     of=${of#:}
     [ "$part" != subset ] || variant=$of
     rm -f "$raw/$name.xml" "$said/$name.json" "$said/$name-words.txt"

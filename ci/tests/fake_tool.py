@@ -94,6 +94,7 @@ def make_venv(folder):
         (folder / library).touch()
     for name in ("python", "mambarun-check"):
         shutil.copy(program, folder / "bin" / name)
+    note("venv", folder.name)
 
 
 if program.name == "nvidia-smi":
@@ -120,6 +121,10 @@ elif "mambarun._lib" in asked:
     print(program.parent.parent / "_lib")
 elif "is_available" in asked:
     sys.exit("NotSupported: torch finds no GPU" if "FAKE_NO_GPU" in os.environ else 0)
+elif "print(mambarun.preload(0))" in asked:
+    if "FAKE_NO_VARIANT" in os.environ:
+        sys.exit("NoVariantError: as the fake says")
+    print("cuda12_sm90")
 elif "torch.__version__" in asked:
     print("python: 3.12.3, torch 2.11.0")
 elif "-m pytest" in asked:

@@ -158,6 +158,8 @@ def test_no_more_than_jobs_run_at_a_time_and_what_measures_time_alone(gpu, jobs)
     running, most = set(), 0
     for line in gpu.log.read_text().splitlines():
         what, name = line.split()
+        if what == "venv":
+            continue
         if what == "begin":
             alone = {name} & {"bench/gpu.py", "mambarun-check"}
             assert not (alone and running), (name, running)
@@ -166,6 +168,24 @@ def test_no_more_than_jobs_run_at_a_time_and_what_measures_time_alone(gpu, jobs)
         else:
             running.remove(name)
     assert most == jobs
+
+
+def test_another_row_may_be_proven(gpu):
+    status, lines, _ = gpu.run("out", "conformance", VARIANT="cuda12_sm80")
+    assert status == 0 and lines[0].startswith("ok conformance (cuda12_sm80, ")
+    assert os.listdir(gpu.folder / "out/conformance/results") != []
+    assert all(
+        file.startswith("cuda12_sm80.")
+        for file in os.listdir(gpu.folder / "out/conformance/results")
+    )
+
+
+def test_what_was_carried_anew_is_installed_anew(gpu):
+    for wanted, commit in ((1, "abc1234"), (0, "abc1234"), (1, "def5678")):
+        (gpu.tree / "out/gpu/commit.txt").write_text(commit + "\n")
+        gpu.run("out", "callers")
+        assert gpu.log.read_text().count("venv ") == wanted
+    assert (gpu.tree / "out/gpu-site/commit.txt").read_text() == "def5678\n"
 
 
 # ---- results of several runs ------------------------------------------------------
@@ -269,6 +289,8 @@ def test_what_is_missing_is_said_at_once(gpu):
     assert status == 2 and "nowhere" in errors
     status, lines, _ = gpu.run("out", "callers", FAKE_NO_GPU="1")
     assert status == 1
+    status, lines, errors = gpu.run("out", "callers", FAKE_NO_VARIANT="1")
+    assert (status, lines, errors) == (1, [], "NoVariantError: as the fake says\n")
     shutil.rmtree(gpu.tree / "out/gpu/wheels")
     status, lines, _ = gpu.run("out", "callers")
     assert status == 1 and lines[0].startswith("no wheel in ")
