@@ -40,8 +40,8 @@ class Worst:
     def add(self, case: str, found: dict[str, Any]) -> None:
         self.comparisons += 1
         self.wrong += found["wrong"]
-        if found["used"] > self.used or not self.case:
-            self.used, self.case = found["used"], case
+        if not self.case or (found["used"], self.case) > (self.used, case):
+            self.used, self.case = found["used"], case  # of equals the first by name
         self.relative = max(self.relative, found["relative"])
         self.ulps = max(self.ulps, found["ulps"])
         self.upstream = max(self.upstream, found["upstream"])
