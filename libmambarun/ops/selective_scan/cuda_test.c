@@ -224,7 +224,7 @@ static void rows_are_found_by_strides_in_bytes(void **state) {
     assert_int_equal(f.rows[ROWS_X].channel, 4 * p.x.stride[1]);
     assert_int_equal(f.rows[ROWS_X].time, p.x.stride[2]);
     assert_int_equal(f.repeat, 1);
-    p.delta.shape[1] = 24;
+    p.delta.shape[1] = p.delta_bias.shape[0] = 24;
     send(&p);
     memcpy(&f, fake->launch.params, sizeof f);
     assert_int_equal(f.repeat, 4);
