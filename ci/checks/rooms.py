@@ -32,7 +32,7 @@ EXEMPT = [
     (r"^libmambarun/mambarun\.h$", "includes the rooms' headers"),
     (r"^libmambarun/abi\.txt$", "written by ci/checks/abi.py"),
     (
-        r"_test\.c$|^shim/tests/|/test_(upstream|large|repeats|suite|transformers)\.py$",
+        r"_test\.c$|^shim/tests/|/test_(upstream|large|repeats|suite|transformers|mutate)\.py$",
         "tests call what users call",
     ),
     (r"^shim/standins/|^bench/|^examples/", "users of the ops"),
