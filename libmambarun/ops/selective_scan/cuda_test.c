@@ -355,6 +355,30 @@ static void assert_within_workspace(const mbr_selective_scan_bwd_params *p,
     assert_true(addresses > 0);
 }
 
+/* As large as cuda_scan.h says, none over another. */
+static void assert_parts_are_apart(const problem *s, const mbr_fake_launch *l) {
+    scan_backward f;
+    memcpy(&f, l->params, sizeof f);
+    const int64_t P = s->is_complex ? 2 : 1, rows = s->batch * s->dim;
+    const int64_t tile = (int64_t)f.lanes * f.steps;
+    const struct part {
+        const float *begin;
+        int64_t floats;
+    } parts[] = {
+        {f.partial,
+         f.slices * s->batch * f.groups * f.tiles * s->states * 2 * tile * P},
+        {f.entry, rows * f.tiles * s->states * P},
+        {f.sums, rows * (SUMS_VALUES + SUMS_BY_STATE * s->states * P)},
+        {f.grouped, rows * f.padded},
+        {(float *)((char *)f.p.workspace.data + f.p.workspace.size), 0},
+    };
+    enum { PARTS = sizeof parts / sizeof *parts };
+    for (int i = 0; i + 1 < PARTS; i++)
+        for (int j = 0; j < PARTS; j++)
+            if (parts[i].begin != NULL && parts[j].begin > parts[i].begin)
+                assert_true(parts[j].begin - parts[i].begin >= parts[i].floats);
+}
+
 /* Blocks for all channels of all groups of all batch entries; a sweep has them for each
  * chunk, in shares of its own; the last launch has one for each job of the sums. */
 static void assert_covers(const problem *s, const mbr_fake_launch *l) {
@@ -412,6 +436,7 @@ static void a_backward_of_any_size_fits_grid_and_workspace(void **state) {
                 assert_in_range(l->shared_bytes, 0, SHARED_OF_ANY_GPU);
                 assert_within_workspace(&p, l);
                 assert_covers(&s, l);
+                assert_parts_are_apart(&s, l);
             }
         }
 }
