@@ -2,7 +2,7 @@
  *
  * bwd.cu - backward selective scan. One template; a row of instances.def chooses
  *     IN       type of u, delta, z, their gradients, variable B and C, and of out and
- *              dout unless those are fp32
+ *              dout unless those are fp32; half: f16 or bf16, as u says
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B, C are staged, and whose dB, dC are summed, at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for, from sm_80
@@ -290,9 +290,10 @@ INLINE void add_or_store(complex *to, complex x, bool first) {
 
 /* A lane's values of state n of variable B or C, else `constant`. */
 INLINE void take_or_fill(value (&v)[STEPS], const state_tiles &tile, int n,
-                         bool variable, value constant, bool odd, int lane) {
+                         bool variable, value constant, bool odd, bool in_f16,
+                         int lane) {
     if (variable) {
-        take_any_values(v, tile, n, odd, IS_F16, lane);
+        take_any_values(v, tile, n, odd, in_f16, lane);
         return;
     }
 #pragma unroll
@@ -372,9 +373,9 @@ INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p,
             if (of.constant_C)
                 constant_C = of.constant_C[n * p.C.stride[1]];
             take_or_fill(Bn, here.B, k, !of.constant_B, one_value(), of.is_odd_B(n),
-                         lane);
+                         is_f16(p), lane);
             take_or_fill(Cn, here.C, k, !of.constant_C, constant_C, of.is_odd_C(n),
-                         lane);
+                         is_f16(p), lane);
         }
 
         value a[STEPS], b[STEPS];
@@ -600,10 +601,8 @@ INLINE void fetch_stage(stage &to, const scan_backward &f, const teams_of_block 
 /* Begins to fetch a tile of the team's rows. */
 INLINE void fetch_rows(team_runs *runs, const scan_backward &f,
                        const teams_of_block &own, int tile, const place &at) {
+    const uint32_t pieces = f.fetched[IN_PIECES], words = f.fetched[IN_WORDS];
     const bool whole = at.left == TILE;
-    const auto is_fetched = [&](int which) {
-        return f.rows[which].data != nullptr && !(HALF && is_full(f, which));
-    };
     const auto row = [&](int which) {
         return static_cast<const IN *>(own.row[which][threadIdx.x / LANES]);
     };
@@ -611,19 +610,15 @@ INLINE void fetch_rows(team_runs *runs, const scan_backward &f,
         return runs[which == BACK_U && tile % 2 ? BACK_FETCHED : which];
     };
 #pragma unroll
-    for (int which = 0; whole && which < BACK_FETCHED; which++) {
-        const int how = (int)f.rows[which].how;
-        if (is_fetched(which) && how != IN_ELEMENTS)
-            fetch_whole(slot(which), row(which) + at.start, how == IN_PIECES, at);
-    }
-    if (whole && !f.elements)
-        return;
+    for (int which = 0; whole && which < BACK_FETCHED; which++)
+        if ((pieces | words) >> which & 1)
+            fetch_whole(slot(which), row(which), pieces >> which & 1, at);
+    const uint32_t rest = f.fetched[IN_ELEMENTS] | (whole ? 0 : pieces | words);
 #pragma unroll 1
-    for (int which = 0; which < BACK_FETCHED; which++) {
-        const int how = (int)f.rows[which].how;
-        if (is_fetched(which) && (!whole || how == IN_ELEMENTS))
-            fetch_run(slot(which), row(which), f.rows[which].time, at, how);
-    }
+    for (int which = 0; rest >> which != 0; which++)
+        if (rest >> which & 1)
+            fetch_run(slot(which), row(which), f.rows[which].time, at,
+                      (int)f.rows[which].how);
 }
 
 /* What a lane needs to move rows. */
@@ -640,7 +635,7 @@ struct mover {
         return own.row[which][threadIdx.x / LANES];
     }
     INLINE bool is_odd_row(int which) const {
-        return f.rows[which].how == IN_WORDS &&
+        return f.fetched[IN_WORDS] >> which & 1 &&
                is_odd(static_cast<const IN *>(row(which)));
     }
     INLINE void take(float (&v)[STEPS], int which) const {
@@ -649,7 +644,7 @@ struct mover {
             load_floats(v, static_cast<const float *>(row(which)), f.rows[which].time,
                         at, team);
         else
-            take_run(v, runs[slot], is_odd_row(which), IS_F16, at.lane);
+            take_run(v, runs[slot], is_odd_row(which), is_f16(f.p), at.lane);
     }
     INLINE void store(const float (&v)[STEPS], int which) const {
         const scan_rows &r = f.rows[which];
@@ -659,7 +654,7 @@ struct mover {
                          (int)r.how, team);
         else
             store_halves(v, static_cast<uint16_t *>(row(which)), r.time, at, left,
-                         (int)r.how, team);
+                         (int)r.how, is_f16(f.p), team);
     }
 };
 

@@ -14,7 +14,11 @@
 
 #include "tiles.cuh"
 
-constexpr bool IS_F16 = same_type<IN, f16>::value; /* for what does both in one */
+/* For what does both 16-bit types in one; only of half is it a question at run time. */
+INLINE bool is_f16(const mbr_selective_scan_bwd_params &p) {
+    return same_type<IN, f16>::value ||
+           (same_type<IN, half>::value && p.u.dtype_code == MBR_FLOAT);
+}
 
 /* Where a lane stands: its positions are start + first.., of which left - first exist,
  * and of the tile after this one `further`. */
@@ -76,19 +80,20 @@ INLINE void fetch_run(team_runs &to, const IN *row, int64_t stride, const place 
                       at.further > 0 ? 4 : bytes_of(left - TILE, 4));
 }
 
-/* The same of a whole tile that does not come by elements; `from` is where it begins.
- */
-INLINE void fetch_whole(team_runs &to, const IN *from, bool in_pieces,
-                        const place &at) {
+/* The same of a whole tile that does not come by elements. */
+INLINE void fetch_whole(team_runs &to, const IN *row, bool in_pieces, const place &at) {
     const int team = threadIdx.x - at.lane;
     if (in_pieces) {
+        const IN *piece = row + (at.start + at.lane * PER_PIECE);
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             const int p = i * LANES + at.lane;
-            copy_async(&to.piece[p % PIECES][team + p / PIECES], from + p * PER_PIECE);
+            copy_async(&to.piece[p % PIECES][team + p / PIECES],
+                       piece + i * LANES * PER_PIECE);
         }
         return;
     }
+    const IN *from = row + at.start;
     const int odd = is_odd(from);
 #pragma unroll
     for (int i = 0; i < WORDS_OF_RUN; i++) {
@@ -129,8 +134,9 @@ INLINE void store_floats(const float (&v)[STEPS], float *row, int64_t stride,
 /* The same of 16-bit values. Words are written whole but for a row's ends; an odd row's
  * first position is written apart. */
 INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
-                         const place &at, int left, int how, exchange &team) {
-    const run<half, STEPS> r = pack_run(v, IS_F16);
+                         const place &at, int left, int how, bool in_f16,
+                         exchange &team) {
+    const run<half, STEPS> r = pack_run(v, in_f16);
     if (how == IN_PIECES && at.left == TILE) {
         if (left > 0)
             store_run(reinterpret_cast<half *>(row) + at.start + at.first, r);

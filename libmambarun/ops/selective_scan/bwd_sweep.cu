@@ -2,7 +2,7 @@
  *
  * bwd_sweep.cu - before the backward scan: the state before every tile. A row of
  * instances.def chooses
- *     IN       type of u, delta and variable B
+ *     IN       type of u, delta and variable B; half: f16 or bf16, as u says
  *     LANES    lanes that share a channel      STEPS   positions in each of them
  *     STATES   states whose B is staged at once
  *     BLOCKS   blocks per multiprocessor that registers must suffice for
@@ -29,7 +29,8 @@ INLINE value as_value(float x) {
 template <bool variable>
 INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float sum,
                     const value *A, int64_t A_stride, const state_tiles &B, int odd,
-                    value *entry, int states, int count, bool exists, int lane) {
+                    bool in_f16, value *entry, int states, int count, bool exists,
+                    int lane) {
 #pragma unroll 1
     for (int n = 0; n < count; n++, A += A_stride, entry++) {
         const value rate = rate_of(*A), carry = *entry;
@@ -40,7 +41,7 @@ INLINE void advance(const float (&dt)[STEPS], const float (&du)[STEPS], float su
                 if ((odd ^ (odd >> 1 & rarely(n))) & 1)
                     shift_state(words, B, n, lane);
             }
-            take_words(Bn, words);
+            take_words(Bn, words, in_f16);
         }
         const auto in = [&](int i) {
             return variable ? du[i] * Bn[i] : as_value(du[i]);
@@ -153,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             copies_wait();
             __syncthreads(); /* this stage is there, and the buffer of the last free */
             if (is_tile && n == 0) {
-                take_run(du, runs[BACK_U], is_odd_row(BACK_U), IS_F16, lane);
-                take_run(dt, runs[BACK_DELTA], is_odd_row(BACK_DELTA), IS_F16, lane);
+                take_run(du, runs[BACK_U], is_odd_row(BACK_U), is_f16(p), lane);
+                take_run(dt, runs[BACK_DELTA], is_odd_row(BACK_DELTA), is_f16(p), lane);
                 __syncwarp(); /* a team's lanes copy for each other */
 #pragma unroll
                 for (int i = 0; i < STEPS; i++)
@@ -190,7 +191,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                         fetch_run(runs[which], pointer(which), f.rows[which].time,
                                   ahead, IN_ELEMENTS);
                     else
-                        fetch_whole(runs[which], pointer(which) + ahead.start,
+                        fetch_whole(runs[which], pointer(which),
                                     f.rows[which].how == IN_PIECES, ahead);
             }
             if (!is_tile)
@@ -198,11 +199,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             const int count = min(STATES, states - n);
             const value *own_A = A + n * p.A.stride[1];
             if (f.rows[BACK_B].data != nullptr)
-                advance<true>(dt, du, sum, own_A, p.A.stride[1], B, odd, entry + n,
-                              states, count, exists, lane);
+                advance<true>(dt, du, sum, own_A, p.A.stride[1], B, odd, is_f16(p),
+                              entry + n, states, count, exists, lane);
             else
-                advance<false>(dt, du, sum, own_A, p.A.stride[1], B, odd, entry + n,
-                               states, count, exists, lane);
+                advance<false>(dt, du, sum, own_A, p.A.stride[1], B, odd, is_f16(p),
+                               entry + n, states, count, exists, lane);
         }
         if (is_tile)
             entry += states;

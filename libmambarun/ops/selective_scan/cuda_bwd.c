@@ -37,21 +37,21 @@ typedef struct kind {
     uint32_t one, sweep[LAYOUTS], reverse[LAYOUTS];
 } kind;
 
-#define KERNELS(in)                                                                    \
+#define KERNELS(in, complex_in)                                                        \
     MBR_KERNEL_selective_scan_bwd_one_##in,                                            \
         {MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes4,                            \
          MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes32,                           \
-         MBR_KERNEL_selective_scan_bwd_sweep_##in##_complex},                          \
+         MBR_KERNEL_selective_scan_bwd_sweep_##complex_in##_complex},                  \
     {                                                                                  \
         MBR_KERNEL_selective_scan_bwd_##in##_lanes8,                                   \
             MBR_KERNEL_selective_scan_bwd_##in##_lanes32,                              \
-            MBR_KERNEL_selective_scan_bwd_##in##_complex                               \
+            MBR_KERNEL_selective_scan_bwd_##complex_in##_complex                       \
     }
 
 static const kind kinds[] = {
-    {MBR_FLOAT, 16, KERNELS(f16)},
-    {MBR_BFLOAT, 16, KERNELS(bf16)},
-    {MBR_FLOAT, 32, KERNELS(f32)},
+    {MBR_FLOAT, 16, KERNELS(f16, half)},
+    {MBR_BFLOAT, 16, KERNELS(bf16, half)},
+    {MBR_FLOAT, 32, KERNELS(f32, f32)},
 };
 
 static const kind *find_kind(const mbr_selective_scan_bwd_params *p) {
@@ -237,9 +237,9 @@ static void describe(scan_backward *f, int which) {
             p->u.shape[2] * t->dtype_bits / 8 % 16 != 0)
             f->rows[i].how = IN_WORDS;
     }
-    f->plain = variable_B && variable_C && is_aligned(&p->B, 4) && is_aligned(&p->C, 4);
     for (int i = 0; i < BACK_FETCHED; i++)
-        f->elements |= f->rows[i].data != NULL && f->rows[i].how == IN_ELEMENTS;
+        if (f->rows[i].data != NULL && (p->u.dtype_bits == 32 || !(f->full >> i & 1)))
+            f->fetched[f->rows[i].how] |= 1u << i;
     if (f->repeat == 1)
         return;
     f->full |= 1u << BACK_DDELTA;

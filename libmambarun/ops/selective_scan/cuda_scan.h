@@ -92,10 +92,10 @@ typedef struct scan_backward {
     int64_t slices;
     int64_t first_block; /* of this launch */
     scan_rows rows[BACK_ROWS];
-    uint32_t full;         /* bits 1 << BACK_..: rows of fp32, whatever u is */
-    uint32_t plain;        /* B and C are variable, and no row begins inside a word */
-    uint32_t atomic;       /* blocks share slices, which the sweep has set to 0 */
-    uint32_t elements;     /* some of BACK_FETCHED are accessed by elements */
+    uint32_t full;       /* bits 1 << BACK_..: rows of fp32, whatever u is */
+    uint32_t fetched[3]; /* such bits, by scan_rows.how: those that bwd.cu fetches so */
+    uint32_t atomic;     /* blocks share slices, which the sweep has set to 0 */
+    uint32_t reserved;
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
     int64_t channels;      /* of a block of bwd_one.cu; 0: it is not that kernel */
     float *partial;        /* [slice][b][group][tile][state][2 * lanes * steps * P] */
