@@ -268,6 +268,7 @@ class Outcome:
     seed: int
     results: list[Result] = field(default_factory=list)
     idle: dict[str, int] = field(default_factory=dict)  # what counts for nothing
+    commit: str = field(default_factory=lambda: commit())  # when it began
     notes: dict[str, str] = field(default_factory=dict)
 
     def finish(self, options: argparse.Namespace, begin: float) -> int:
@@ -276,7 +277,7 @@ class Outcome:
         idle = ", ".join(f"{n} {what}" for what, n in self.idle.items()) or "none"
         facts = {
             "variant": self.variant,
-            "commit": commit(),
+            "commit": self.commit,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "seed": str(self.seed),
             "faults": f"{len(self.results)}; that count for nothing: {idle}",
