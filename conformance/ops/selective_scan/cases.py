@@ -132,6 +132,17 @@ def _length_rows() -> dict[str, Scan]:
                 states=4,
                 z=True,
             )
+        for length in (1, 3, 4, 5, 31, 32, 33, 36, 63, 64, 65, 96, 127, 128):
+            rows[f"{short}-N16-L{length}"] = Scan(
+                "around the tiles (32) and steps (4) of a GPU's layout for 16 states, "
+                "one channel more than in its blocks",
+                length=length,
+                dtype=dtype,
+                batch=1,
+                dim=17,
+                states=16,
+                z=length % 2 == 0,
+            )
         for length in (63, 64, 65, 127, 128, 129, 255, 256, 257, 512, 513, 1025, 2049):
             rows[f"complex-{short}-L{length}"] = Scan(
                 "the same ends with a complex A, whose tiles are shorter",

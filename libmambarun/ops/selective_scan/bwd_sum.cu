@@ -77,14 +77,15 @@ INLINE void sum_coefficients(const scan_backward &f, int64_t block) {
         return;
     const int place = (int)(i % quads), lane = place % 32;
     const int number = lane / (int)f.lanes * kept + place / 32 * 4;
-    const bool is_plain = f.channels > 0; /* of bwd_one.cu: dB, then dC */
+    const bool is_plain = f.channels > 0; /* positions of dB, then of dC */
     const bool is_C = is_plain ? place >= quads / 2 : number >= of_lane / 2;
     const int64_t state = i / quads % states, tile = i / quads / states % f.tiles;
     const int64_t row = i / quads / states / f.tiles;
     const mbr_tensor &t = is_C ? p.dC : p.dB;
-    const int64_t at = is_plain ? place % (quads / 2) * 4
-                                : (tile * f.lanes + lane % f.lanes) * f.steps * parts +
-                                      number % (of_lane / 2);
+    const int64_t at =
+        tile * f.lanes * f.steps * parts +
+        (is_plain ? place % (quads / 2) * 4
+                  : lane % f.lanes * f.steps * parts + number % (of_lane / 2));
     if (t.ndim != 4)
         return;
     const int64_t to = row / f.groups * t.stride[0] + row % f.groups * t.stride[1] +

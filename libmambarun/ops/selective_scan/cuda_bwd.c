@@ -3,7 +3,8 @@
  * cuda_bwd.c - launches the backward selective scan: picks rows of instances.def, lays
  * out the workspace and says how many blocks of how many channels. Up to three kernels:
  * the states before every tile (bwd_sweep.cu), the gradients (bwd.cu), and the sums
- * over blocks and batch (bwd_sum.cu); of one state two, bwd_one.cu and the sums.
+ * over blocks and batch (bwd_sum.cu); of 16 states and many channels the first two are
+ * those of bwd_serial.cu; of one state there are two, bwd_one.cu and the sums.
  */
 #include "../../variant/cuda.h"
 #include "cuda_rows.h"
@@ -15,6 +16,9 @@ enum {
     SUM_THREADS = 256,       /* as in bwd_sum.cu */
     SUM_ITEMS = 32,          /* results of one of its blocks */
     ENOUGH_WARPS = 1400,     /* fewer leave much of a large GPU idle */
+    SERIAL_STATES = 16,      /* of bwd_serial.cu */
+    SERIAL_THREADS = 64,     /* of its blocks */
+    SERIAL_WARPS = 600,      /* enough of them, as above */
     SHARED_SLICES = 8,       /* of partial sums, if blocks have to share them */
     ONE_BLOCKS = 1056,       /* of bwd_one.cu, which a large GPU is to have */
     ONE_ROUNDS = 24,         /* channels that a team of it goes through, at most */
@@ -27,9 +31,17 @@ typedef struct layout {
     int lanes, steps_16, steps_32, sweep_lanes; /* steps for u of so many bits */
 } layout;
 
-enum { NARROW, WIDE, COMPLEX, LAYOUTS, ONE = LAYOUTS /* of bwd_one.cu: its own */ };
+enum {
+    NARROW,
+    WIDE,
+    COMPLEX,
+    SERIAL,
+    LAYOUTS,
+    ONE = LAYOUTS /* of bwd_one.cu: its own */
+};
 
-static const layout layouts[LAYOUTS] = {{8, 8, 8, 4}, {32, 8, 8, 32}, {8, 8, 4, 8}};
+static const layout layouts[LAYOUTS] = {
+    {8, 8, 8, 4}, {32, 8, 8, 32}, {8, 8, 4, 8}, {4, 8, 8, 4}};
 
 /* The kernels for a type of u: by layout. */
 typedef struct kind {
@@ -37,15 +49,18 @@ typedef struct kind {
     uint32_t one, sweep[LAYOUTS], reverse[LAYOUTS];
 } kind;
 
-#define KERNELS(in, complex_in)                                                        \
+/* any: what does all types of so many bits in one */
+#define KERNELS(in, any)                                                               \
     MBR_KERNEL_selective_scan_bwd_one_##in,                                            \
-        {MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes4,                            \
+        {MBR_KERNEL_selective_scan_bwd_sweep_##any##_lanes4,                           \
          MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes32,                           \
-         MBR_KERNEL_selective_scan_bwd_sweep_##complex_in##_complex},                  \
+         MBR_KERNEL_selective_scan_bwd_sweep_##any##_complex,                          \
+         MBR_KERNEL_selective_scan_bwd_sweep_##any##_serial},                          \
     {                                                                                  \
-        MBR_KERNEL_selective_scan_bwd_##in##_lanes8,                                   \
+        MBR_KERNEL_selective_scan_bwd_##any##_lanes8,                                  \
             MBR_KERNEL_selective_scan_bwd_##in##_lanes32,                              \
-            MBR_KERNEL_selective_scan_bwd_##complex_in##_complex                       \
+            MBR_KERNEL_selective_scan_bwd_##any##_complex,                             \
+            MBR_KERNEL_selective_scan_bwd_##any##_serial                               \
     }
 
 static const kind kinds[] = {
@@ -62,15 +77,16 @@ static const kind *find_kind(const mbr_selective_scan_bwd_params *p) {
 }
 
 /* Threads of a block that has no more channels than there are, or of one team. */
-static int64_t threads_of(int64_t channels, int64_t lanes) {
+static int64_t threads_of(int64_t channels, int64_t lanes, int which) {
     if (lanes > WARP)
         return lanes;
     const int64_t wanted = divide_up(channels * lanes, 2 * WARP) * 2 * WARP;
-    return wanted < THREADS ? wanted : THREADS;
+    const int64_t most = which == SERIAL ? SERIAL_THREADS : THREADS;
+    return wanted < most ? wanted : most;
 }
 
-static int64_t threads_for(const scan_backward *f) {
-    return threads_of(f->width, f->lanes);
+static int64_t threads_for(const scan_backward *f, int which) {
+    return threads_of(f->width, f->lanes, which);
 }
 
 /* Takes bytes off a workspace that begins at base (NULL: only counts), on whole lines.
@@ -118,16 +134,25 @@ static bool is_one(const mbr_selective_scan_bwd_params *p) {
     return fits(&p->A) && fits(&p->D) && fits(&p->delta_bias);
 }
 
-/* A team of few lanes costs least; many are for few channels. Only the shapes decide,
+/* Whether bwd_serial.cu can do it. */
+static bool is_serial(const mbr_selective_scan_bwd_params *p) {
+    return p->A.shape[1] == SERIAL_STATES && p->A.dtype_code != MBR_COMPLEX &&
+           p->B.ndim == 4 && p->C.ndim == 4 && p->delta.shape[1] == p->u.shape[1];
+}
+
+/* A team of few lanes costs least, step by step even less; many are for few channels.
+ * Only the shapes decide,
  * so that the workspace's size needs no device. */
 static int choose_layout(const mbr_selective_scan_bwd_params *p) {
     if (is_one(p))
         return ONE;
     if (p->A.dtype_code == MBR_COMPLEX)
         return COMPLEX;
+    const int which = is_serial(p) ? SERIAL : NARROW;
     const int64_t rows = p->u.shape[0] * p->u.shape[1];
-    const int64_t warps = rows * layouts[NARROW].lanes / WARP;
-    return warps < ENOUGH_WARPS && p->u.shape[2] > 128 ? WIDE : NARROW;
+    const int64_t warps = rows * layouts[which].lanes / WARP;
+    const int64_t enough = which == SERIAL ? SERIAL_WARPS : ENOUGH_WARPS;
+    return warps < enough && p->u.shape[2] > 128 ? WIDE : which;
 }
 
 /* How bwd_one.cu shares the work out: the shortest team that has a whole row, and
@@ -136,7 +161,7 @@ static void plan_one(scan_backward *f) {
     const int64_t rows = f->p.u.shape[0] * f->p.u.shape[1];
     f->steps = SCAN_ONE_STEPS;
     f->lanes = (uint32_t)one_lanes(&f->p);
-    const int64_t teams = threads_for(f) / f->lanes;
+    const int64_t teams = threads_for(f, ONE) / f->lanes;
     int64_t rounds = rows / (teams * ONE_BLOCKS);
     rounds = rounds < 1 ? 1 : rounds > ONE_ROUNDS ? ONE_ROUNDS : rounds;
     f->channels = divide_up(f->width, divide_up(f->width, teams * rounds));
@@ -172,9 +197,11 @@ static size_t plan(scan_backward *f, int which, char *base) {
         f->lanes = (uint32_t)layouts[which].lanes;
         f->steps = (uint32_t)(p->u.dtype_bits == 16 ? layouts[which].steps_16
                                                     : layouts[which].steps_32);
-        f->blocks_per_group = divide_up(f->width, threads_for(f) / f->lanes);
+        f->blocks_per_group = divide_up(f->width, threads_for(f, which) / f->lanes);
         const int64_t lanes = layouts[which].sweep_lanes;
-        f->sweep_blocks = divide_up(f->width, threads_of(f->width, lanes) / lanes);
+        f->sweep_blocks =
+            divide_up(f->width, threads_of(f->width, lanes, which) / lanes);
+        f->channels = which == SERIAL ? threads_for(f, which) / f->lanes : 0;
     }
     const int64_t tile = (int64_t)f->lanes * f->steps;
     f->tiles = divide_up(length, tile);
@@ -237,6 +264,11 @@ static void describe(scan_backward *f, int which) {
             p->u.shape[2] * t->dtype_bits / 8 % 16 != 0)
             f->rows[i].how = IN_WORDS;
     }
+    f->plain = true;
+    for (int i = 0; i < BACK_ROWS; i++)
+        f->plain &=
+            f->rows[i].data == NULL || (f->rows[i].how == IN_PIECES &&
+                                        (f->full >> i & 1) == (p->u.dtype_bits == 32));
     for (int i = 0; i < BACK_FETCHED; i++)
         if (f->rows[i].data != NULL && (p->u.dtype_bits == 32 || !(f->full >> i & 1)))
             f->fetched[f->rows[i].how] |= 1u << i;
@@ -276,14 +308,14 @@ mbr_status mbr_impl_selective_scan_bwd(const mbr_selective_scan_bwd_params *p) {
     describe(&f, which);
     mbr_status s = MBR_OK;
     if (which == ONE && f.tiles > 0)
-        s = launch(&f, k->one, f.blocks, threads_for(&f),
-                   one_bytes(p, threads_for(&f)));
+        s = launch(&f, k->one, f.blocks, threads_for(&f, which),
+                   one_bytes(p, threads_for(&f, which)));
     if (which != ONE && (f.tiles > 1 || f.atomic))
         s = launch(&f, k->sweep[which],
                    p->u.shape[0] * f.groups * f.sweep_blocks * f.chunks,
-                   threads_of(f.width, layouts[which].sweep_lanes), 0);
+                   threads_of(f.width, layouts[which].sweep_lanes, which), 0);
     if (which != ONE && s == MBR_OK && f.tiles > 0)
-        s = launch(&f, k->reverse[which], f.blocks, threads_for(&f), 0);
+        s = launch(&f, k->reverse[which], f.blocks, threads_for(&f, which), 0);
     if (s == MBR_OK)
         s = launch(&f, MBR_KERNEL_selective_scan_bwd_sum,
                    f.sum_blocks[0] + f.sum_blocks[1] + f.sum_blocks[2] +

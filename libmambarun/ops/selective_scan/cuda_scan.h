@@ -95,9 +95,9 @@ typedef struct scan_backward {
     uint32_t full;       /* bits 1 << BACK_..: rows of fp32, whatever u is */
     uint32_t fetched[3]; /* such bits, by scan_rows.how: those that bwd.cu fetches so */
     uint32_t atomic;     /* blocks share slices, which the sweep has set to 0 */
-    uint32_t reserved;
+    uint32_t plain;      /* all rows are of u's type and accessed in pieces */
     uint32_t lanes, steps; /* of the kernel that wrote the partial sums */
-    int64_t channels;      /* of a block of bwd_one.cu; 0: it is not that kernel */
+    int64_t channels;      /* of a block of bwd_one.cu or bwd_serial.cu, else 0 */
     float *partial;        /* [slice][b][group][tile][state][2 * lanes * steps * P] */
     float *entry;   /* [b][channel][tile][state] value: the state before a tile */
     float *sums;    /* [b][channel][SUMS_VALUES + SUMS_BY_STATE * states * P] */

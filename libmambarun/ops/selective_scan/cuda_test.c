@@ -272,7 +272,14 @@ static void nothing_is_launched_for_an_empty_sequence(void **state) {
 
 enum { GRADIENT_KERNELS = 3 }; /* at most: states, gradients, sums */
 
-/* The gradients of a forward, B and C variable. The workspace lies nowhere too. */
+/* As large as it has to be; it lies nowhere, too. */
+static void give_workspace(mbr_selective_scan_bwd_params *p) {
+    const int64_t bytes = (int64_t)mbr_selective_scan_bwd_workspace(p);
+    p->workspace.size = (uint64_t)bytes;
+    p->workspace.data = mbr_fake_tensor(MBR_INT, 8, 1, &bytes).data;
+}
+
+/* The gradients of a forward, B and C variable. */
 static mbr_selective_scan_bwd_params backward(const problem *s) {
     const mbr_selective_scan_fwd_params f = forward(s);
     mbr_selective_scan_bwd_params p = {
@@ -299,9 +306,7 @@ static mbr_selective_scan_bwd_params backward(const problem *s) {
         if (like[i]->data != NULL)
             *gradient[i] = mbr_fake_tensor(like[i]->dtype_code, like[i]->dtype_bits,
                                            like[i]->ndim, like[i]->shape);
-    const int64_t bytes = (int64_t)mbr_selective_scan_bwd_workspace(&p);
-    p.workspace.size = (uint64_t)bytes;
-    p.workspace.data = mbr_fake_tensor(MBR_INT, 8, 1, &bytes).data;
+    give_workspace(&p);
     return p;
 }
 
@@ -422,9 +427,7 @@ static void a_backward_of_any_size_fits_grid_and_workspace(void **state) {
             s.is_complex = variety & 1;
             mbr_selective_scan_bwd_params p = backward(&s);
             p.call.flags = variety & 2 ? MBR_DETERMINISTIC : 0;
-            const int64_t bytes = (int64_t)mbr_selective_scan_bwd_workspace(&p);
-            p.workspace.size = (uint64_t)bytes;
-            p.workspace.data = mbr_fake_tensor(MBR_INT, 8, 1, &bytes).data;
+            give_workspace(&p);
             send_backward(&p);
             for (int32_t n = 0; n < fake->launches; n++) {
                 const mbr_fake_launch *l = &fake->each[n];
@@ -483,13 +486,13 @@ static void
 gradients_come_from_a_sweep_of_all_chunks_and_a_kernel_of_all_blocks(void **state) {
     (void)state;
     problem s = {.code = MBR_BFLOAT, .bits = 16, .out_bits = 16, .batch = 2};
-    s.dim = 3000, s.length = 5000, s.states = 16, s.groups = 2;
+    s.dim = 3000, s.length = 5000, s.states = 8, s.groups = 2;
     mbr_selective_scan_bwd_params p = backward(&s);
     send_backward(&p);
     assert_int_equal(fake->launches, 3);
-    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_sweep_bf16_lanes4");
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_sweep_half_lanes4");
     assert_int_equal(fake->each[0].grid[0], 3 * 2 * 2 * 47); /* chunks; 32 channels */
-    assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_bf16_lanes8");
+    assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_half_lanes8");
     assert_int_equal(fake->each[1].grid[0], 2 * 2 * 94); /* 16 channels */
 
     s.dim = 300;
@@ -499,6 +502,39 @@ gradients_come_from_a_sweep_of_all_chunks_and_a_kernel_of_all_blocks(void **stat
     assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_bf16_lanes32");
     for (int n = 0; n < 2; n++) /* 4 channels */
         assert_int_equal(fake->each[n].grid[0], (n == 0 ? 3 : 1) * 2 * 2 * 38);
+}
+
+/* 16 states of many channels, in blocks of 16 channels; what that kernel cannot do, or
+ * not fast, goes the general way. */
+static void many_channels_go_step_by_step(void **state) {
+    (void)state;
+    problem s = {.code = MBR_BFLOAT, .bits = 16, .out_bits = 16, .batch = 2};
+    s.dim = 3000, s.length = 5000, s.states = 16, s.groups = 2;
+    mbr_selective_scan_bwd_params p = backward(&s);
+    send_backward(&p);
+    assert_int_equal(fake->launches, 3);
+    assert_string_equal(fake->each[0].kernel, "selective_scan_bwd_sweep_half_serial");
+    assert_int_equal(fake->each[0].grid[0], 3 * 2 * 2 * 94);
+    assert_string_equal(fake->each[1].kernel, "selective_scan_bwd_half_serial");
+    assert_int_equal(fake->each[1].grid[0], 2 * 2 * 94);
+    for (int n = 0; n < 2; n++)
+        assert_int_equal(fake->each[n].block[0], 2 * WARP);
+
+    problem others[] = {s, s, s, s};
+    others[0].states = 17;
+    others[1].is_complex = 1;
+    others[2].dim = 2000;
+    for (int i = 0; i < 4; i++) {
+        p = backward(&others[i]);
+        if (i == 3) { /* rows of delta for several channels */
+            p.delta.shape[1] = p.ddelta.shape[1] = s.dim / 2;
+            p.delta_bias.shape[0] = p.ddelta_bias.shape[0] = s.dim / 2;
+            give_workspace(&p);
+        }
+        send_backward(&p);
+        for (int32_t n = 0; n < fake->launches; n++)
+            assert_null(strstr(fake->each[n].kernel, "_serial"));
+    }
 }
 
 /* One state, no gate and rows of one team: a kernel of its own. What it cannot do, or
@@ -562,6 +598,7 @@ int main(void) {
         cmocka_unit_test(every_type_has_its_gradient_kernels),
         cmocka_unit_test(
             gradients_come_from_a_sweep_of_all_chunks_and_a_kernel_of_all_blocks),
+        cmocka_unit_test(many_channels_go_step_by_step),
         cmocka_unit_test(one_state_has_a_kernel_of_its_own),
         cmocka_unit_test(the_size_of_a_workspace_is_no_question_to_the_driver),
         cmocka_unit_test(an_empty_sequence_still_has_gradients_of_the_weights),

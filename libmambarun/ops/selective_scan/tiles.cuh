@@ -10,7 +10,10 @@
 #include "cuda_scan.h"
 #include "variant/device.cuh"
 
-constexpr int THREADS = 128; /* per block, at most */
+#ifndef WARPS
+#define WARPS 4
+#endif
+constexpr int THREADS = WARPS * 32; /* per block, at most */
 constexpr int TEAMS = THREADS / LANES;
 constexpr int TILE = LANES * STEPS;
 constexpr int CHUNK = 2048; /* positions per entry of x; fixed by the contract */
