@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cuda_fwd.c - launches the forward selective scan: picks a row of instances.def and
- * says how many blocks of how many channels. What a kernel does stands in fwd.cu.
+ * says how many blocks of how many channels. What a kernel does stands in fwd.cu and
+ * fwd_serial.cu.
  */
 #include "../../variant/cuda.h"
 #include "cuda_rows.h"
@@ -11,40 +12,48 @@ enum {
     THREAD_UNIT = 64,        /* fwd.cuh wants multiples of it */
     SHARED_BYTES = 5 * 1024, /* dynamic; with a kernel's static part at most 48 KB */
     PER_BLOCK = 1100000,     /* measured cost of beginning and ending one */
-    BUSY_BLOCKS = 3,         /* per multiprocessor: more add little */
     CHUNK = 2048,            /* positions per entry of x */
     ELEMENT_LANES = 8,       /* at least, if rows are accessed by the element */
     JOIN_THREADS = 128,
     JOIN_BLOCKS = 65535,
     LAYOUTS = 4,
+    SERIAL_STATES = 16,
     KINDS = 2 /* of types */
 };
 
 /* A kernel, and how it shares out the lanes of a warp, as instances.def has it. */
 typedef struct layout {
     uint32_t kernel;
+    int states; /* exactly; 0: any, kept in dynamic shared memory */
     int lanes, steps;
     int blocks;              /* per multiprocessor */
+    double busy;             /* of them, fewer take as long */
     int per_step, per_state; /* measured costs of a position, and of a state there */
 } layout;
 
-#define LAYOUT(name, ...) {MBR_KERNEL_selective_scan_fwd_##name, __VA_ARGS__}
+#define LAYOUT(name, lanes, steps, blocks, ...)                                        \
+    {MBR_KERNEL_selective_scan_fwd_##name, 0, lanes, steps, blocks, 3, __VA_ARGS__}
+#define SERIAL(name, ...)                                                              \
+    {MBR_KERNEL_selective_scan_fwd_##name, SERIAL_STATES, __VA_ARGS__, 0}
 
-/* The layouts for types of so many bits, and the one for a complex A. */
+/* The layouts for types of so many bits: of fwd.cu, for a real and a complex A, and of
+ * fwd_serial.cu. */
 typedef struct kind {
     uint8_t bits;
-    layout real[LAYOUTS], complex;
+    layout real[LAYOUTS], complex, serial;
 } kind;
 
 static const kind kinds[KINDS] = {
     {16,
      {LAYOUT(half_lanes4, 4, 16, 4, 570, 35), LAYOUT(half_lanes8, 8, 8, 6, 430, 55),
       LAYOUT(half_lanes16, 16, 8, 5, 470, 59), LAYOUT(half_lanes32, 32, 8, 4, 520, 80)},
-     LAYOUT(half_complex, 32, 8, 3, 520, 200)},
+     LAYOUT(half_complex, 32, 8, 3, 520, 200),
+     SERIAL(half_serial, 4, 8, 4, 2.4, 920)},
     {32,
      {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57), LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
       LAYOUT(f32_lanes16, 16, 8, 5, 330, 57), LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
-     LAYOUT(f32_complex, 32, 4, 3, 330, 250)}};
+     LAYOUT(f32_complex, 32, 4, 3, 330, 250),
+     SERIAL(f32_serial, 8, 4, 4, 3, 775)}};
 
 /* Two passes and what joins them take as much longer than one. */
 static const double WORTH_TWO_PASSES = 2.5;
@@ -65,6 +74,8 @@ static int64_t channel_bytes(const mbr_selective_scan_fwd_params *p) {
 
 /* A block's threads: as many as the group's channels and the shared memory allow. */
 static int64_t choose_threads(const scan_forward *f, const layout *l) {
+    if (l->states > 0)
+        return THREADS;
     int64_t threads = divide_up(f->width * l->lanes, THREAD_UNIT) * THREAD_UNIT;
     if (threads > THREADS)
         threads = THREADS;
@@ -82,14 +93,14 @@ static double estimate(const scan_forward *f, const layout *l, int64_t chunks) {
     const int64_t blocks =
         f->p.u.shape[0] * f->groups * divide_up(f->width, channels) * chunks;
     const int64_t each = divide_up(blocks, mbr__multiprocessors(&f->p.call));
-    int64_t last = each % l->blocks;
-    if (last > 0 && last < BUSY_BLOCKS)
-        last = BUSY_BLOCKS;
-    const int64_t time = each / l->blocks * l->blocks + last;
+    const int64_t last = each % l->blocks, before = each - last;
+    const double time = (double)before + (last == 0        ? 0
+                                          : last < l->busy ? l->busy
+                                                           : (double)last);
     const int64_t positions =
         chunks > 1 ? CHUNK : divide_up(f->p.u.shape[2], tile) * tile;
     const int64_t cost = l->per_step + l->per_state * f->p.A.shape[1];
-    return (double)time * ((double)(channels * cost) * (double)positions + PER_BLOCK);
+    return time * ((double)(channels * cost) * (double)positions + PER_BLOCK);
 }
 
 /* Whether rows are read or written by the element, which takes many lanes to a channel:
@@ -101,6 +112,12 @@ static bool has_elements(const scan_forward *f) {
         has = has ||
               (f->rows[rows[i]].data != NULL && f->rows[rows[i]].how == IN_ELEMENTS);
     return has;
+}
+
+/* Whether fwd_serial.cu can do it, and moves rows fast. */
+static bool suits_serial(const scan_forward *f, int64_t chunks) {
+    return chunks == 1 && f->p.B.ndim == 4 && f->p.C.ndim == 4 &&
+           f->p.A.shape[1] == SERIAL_STATES && !has_elements(f);
 }
 
 /* Few lanes to a channel cost least if there are channels enough and tiles are full;
@@ -119,6 +136,9 @@ static const layout *choose_layout(const scan_forward *f, const kind *k,
         if (estimate(f, l, chunks) < estimate(f, best, chunks))
             best = l;
     }
+    if (suits_serial(f, chunks) &&
+        estimate(f, &k->serial, chunks) < estimate(f, best, chunks))
+        best = &k->serial;
     return best;
 }
 
@@ -169,7 +189,8 @@ static mbr_status launch_pass(scan_forward *f, const layout *l, uint32_t pass,
         const mbr_launch how = {
             .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
             .block = (uint32_t)threads,
-            .shared_bytes = (uint32_t)(channels * channel_bytes(p))};
+            .shared_bytes =
+                l->states > 0 ? 0 : (uint32_t)(channels * channel_bytes(p))};
         status = mbr__launch(&p->call, l->kernel, &how, f, sizeof *f);
     }
     return status;

@@ -258,6 +258,52 @@ static void chunks_of_few_channels_run_side_by_side(void **state) {
     }
 }
 
+/* Sixteen states of many channels have a kernel of their own, which is not for anything
+ * else. */
+static void many_channels_are_scanned_position_by_position(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        problem s = usual;
+        s.batch = 8;
+        s.dim = 1536;
+        s.bits = s.out_bits = i == 0 ? 16 : 32;
+        mbr_selective_scan_fwd_params p = forward(&s);
+        scan_forward f;
+        send(&p);
+        assert_non_null(strstr(fake->launch.kernel, "serial"));
+        assert_int_equal(fake->launch.shared_bytes, 0);
+        assert_int_equal(fake->launch.block[0], 128);
+        memcpy(&f, fake->launch.params, sizeof f);
+        assert_int_equal(f.pass, WHOLE);
+        p.u.stride[2] = 2; /* rows of elements */
+        send(&p);
+        assert_null(strstr(fake->launch.kernel, "serial"));
+        p = forward(&s);
+        p.C.ndim = 2; /* constant */
+        p.C.shape[0] = s.dim;
+        p.C.shape[1] = s.states;
+        p.C.dtype_code = MBR_FLOAT;
+        p.C.dtype_bits = 32;
+        send(&p);
+        assert_null(strstr(fake->launch.kernel, "serial"));
+        static const problem others[] = {
+            {.batch = 8, .dim = 1536, .states = 8},
+            {.batch = 8, .dim = 1536, .states = 17},
+            {.batch = 8, .dim = 1536, .states = 16, .is_complex = 1},
+            {.batch = 1, .dim = 256, .states = 16},
+        };
+        for (size_t k = 0; k < sizeof others / sizeof *others; k++) {
+            s.batch = others[k].batch;
+            s.dim = others[k].dim;
+            s.states = others[k].states;
+            s.is_complex = others[k].is_complex;
+            p = forward(&s);
+            send(&p);
+            assert_null(strstr(fake->launch.kernel, "serial"));
+        }
+    }
+}
+
 static void nothing_is_launched_for_an_empty_sequence(void **state) {
     (void)state;
     problem s = usual;
@@ -592,6 +638,7 @@ int main(void) {
         cmocka_unit_test(accesses_are_as_wide_as_addresses_and_strides_allow),
         cmocka_unit_test(rows_are_found_by_strides_in_bytes),
         cmocka_unit_test(chunks_of_few_channels_run_side_by_side),
+        cmocka_unit_test(many_channels_are_scanned_position_by_position),
         cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),

@@ -29,12 +29,6 @@ struct alignas(2 * sizeof(value)) cell {
     value carry;
 };
 
-/* Of a lane over a tile. */
-struct steps {
-    float dt[STEPS], du[STEPS], y[STEPS];
-    float sum; /* of dt */
-};
-
 INLINE void add_term(float &y, float factor, float h) {
     y = fmaf(factor, h, y);
 }
@@ -135,10 +129,6 @@ INLINE value read_constant(const mbr_tensor &t, int64_t d, int n) {
     return static_cast<const value *>(t.data)[d * t.stride[0] + n * t.stride[1]];
 }
 
-INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
-    return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
-}
-
 /* A, and the constant one or product of B and C, of channel d, by the team's lanes.
  * before is the entry of x that has the states to begin with, or null: they are 0. */
 INLINE void start_states(const mbr_selective_scan_fwd_params &p, int64_t d,
@@ -173,74 +163,6 @@ INLINE void write_states(value *x, const cell *cells, int channels, int states,
         x[2 * n] = product;
         x[2 * n + 1] = own.carry;
     }
-}
-
-/* From delta in s.dt and u in s.du. */
-INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
-    if (plus) {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            s.dt[i] = softplus(s.dt[i] + bias);
-    } else {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            s.dt[i] += bias;
-    }
-    if (at.left < TILE) { /* steps that do not exist leave the state alone */
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            s.dt[i] = at.first + i < at.left ? s.dt[i] : 0.0f;
-    }
-    s.sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        s.sum += s.dt[i];
-        s.y[i] = D * s.du[i];
-        s.du[i] *= s.dt[i];
-    }
-}
-
-/* The teams' channels. In shared memory: they are looked at only once per tile. */
-struct channels_of_block {
-    void *row[ROWS][TEAMS];
-    int64_t d[TEAMS], of_delta[TEAMS]; /* its number, and that of its row of delta */
-    float D[TEAMS], bias[TEAMS];
-    bool exists[TEAMS]; /* else it is the group's last one again: nothing is stored */
-    int first, end;     /* tiles of this block */
-    float sum[THREADS]; /* of a lane's dt since the last entry of x */
-};
-
-/* By all lanes of the team. */
-INLINE void find_channel(channels_of_block &own, const scan_forward &f, int64_t block,
-                         int channels, int team, int lane) {
-    if (f.pass != WHOLE) {
-        const int64_t all = block;
-        block /= f.chunks;
-        own.first = (int)(all - block * f.chunks) * (CHUNK / TILE);
-        own.end = min(f.tiles, own.first + CHUNK / TILE);
-    } else {
-        own.first = 0;
-        own.end = f.tiles;
-    }
-    const int64_t of_group = block / f.blocks_per_group;
-    const int64_t b = f.groups == 1 ? of_group : of_group / f.groups;
-    const int64_t g = of_group - b * f.groups;
-    const int64_t c = (block - of_group * f.blocks_per_group) * channels + team;
-    const int64_t d = g * f.width + min(c, f.width - 1);
-    const int64_t of_delta = f.repeat == 1 ? d : d / f.repeat;
-#pragma unroll 1
-    for (int i = lane; i < ROWS; i += LANES) {
-        const int64_t n = i == ROWS_B || i == ROWS_C ? g
-                          : i == ROWS_DELTA          ? of_delta
-                                                     : d;
-        own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
-    }
-    if (lane == 0) {
-        own.d[team] = d;
-        own.of_delta[team] = of_delta;
-        own.exists[team] = c < f.width;
-    }
-    own.sum[threadIdx.x] = 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -297,10 +219,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
     };
     const auto fetch_row = [&](int which, const place &at, unsigned &others) {
-        if (f.rows[which].how != IN_ELEMENTS)
-            fetch_run(runs[which], row_of(which), at, (int)f.rows[which].how);
-        else
+        if (f.rows[which].how == IN_ELEMENTS) {
             others |= 1u << which;
+            return;
+        }
+        prefetch_next(row_of(which), at);
+        fetch_run(runs[which], row_of(which), at, (int)f.rows[which].how);
     };
 
     find_channel(own, f, f.first_block + blockIdx.x, channels, team, lane);
@@ -400,13 +324,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 for (int i = 0; i < STEPS; i++)
                     s.y[i] *= silu(gate[i]);
             }
-            const scan_rows &r = f.rows[which];
-            if (!HALF || (which == ROWS_OUT && p.out.dtype_bits == 32))
-                store_floats(s.y, static_cast<float *>(own.row[which][team]), r.time,
-                             at, left, (int)r.how, exchanges[team]);
-            else
-                store_halves(s.y, static_cast<uint16_t *>(own.row[which][team]), r.time,
-                             at, left, (int)r.how, is_f16, exchanges[team]);
+            store_result(s.y, f, which, own.row[which][team], at, left,
+                         exchanges[team]);
         }
     }
 }

@@ -60,13 +60,10 @@ INLINE uint32_t *word_of(team_runs &to, int team, int w) {
 
 /* Begins to copy the team's tile of a row into the runs of its lanes. Neighbouring
  * lanes copy neighbouring pieces, not their own, so that whole sectors are asked for at
- * once. The tile after it is called into the second-level cache: one tile's work does
- * not outlast the memory's latency if there are few states. */
+ * once. */
 INLINE void fetch_run(team_runs &to, const IN *row, const place &at, int how) {
     const int team = threadIdx.x - at.lane;
     row += start_of(at.tile);
-    if (at.first < at.further)
-        prefetch(row + TILE + at.first);
     if (how == IN_PIECES && at.left == TILE) {
         row += at.lane * PER_PIECE;
 #pragma unroll
@@ -88,6 +85,13 @@ INLINE void fetch_run(team_runs &to, const IN *row, const place &at, int how) {
                   beyond_odd(at));
 }
 
+/* Calls the tile after this one into the second-level cache: one tile's work does not
+ * outlast the memory's latency if there are few states. */
+INLINE void prefetch_next(const IN *row, const place &at) {
+    if (at.first < at.further)
+        prefetch(row + start_of(at.tile + 1) + at.first);
+}
+
 /* The same of a row of any stride, element by element. */
 INLINE void fetch_elements(team_runs &to, const IN *row, int64_t stride,
                            const place &at) {
@@ -97,6 +101,86 @@ INLINE void fetch_elements(team_runs &to, const IN *row, int64_t stride,
     for (int i = at.lane; i < TILE; i += LANES, row += LANES * stride) {
         uint4 *piece = &to.piece[i % STEPS / PER_PIECE][team + i / STEPS];
         reinterpret_cast<IN *>(piece)[i % PER_PIECE] = i < at.left ? *row : IN{0};
+    }
+}
+
+/* ---- channels --------------------------------------------------------------------- */
+
+/* The teams' channels. In shared memory: they are looked at only once per tile. */
+struct channels_of_block {
+    void *row[ROWS][TEAMS];
+    int64_t d[TEAMS], of_delta[TEAMS]; /* its number, and that of its row of delta */
+    float D[TEAMS], bias[TEAMS];
+    bool exists[TEAMS]; /* else it is the group's last one again: nothing is stored */
+    int first, end;     /* tiles of this block */
+    float sum[THREADS]; /* of a lane's dt since the last entry of x */
+};
+
+/* By all lanes of the team. */
+INLINE void find_channel(channels_of_block &own, const scan_forward &f, int64_t block,
+                         int channels, int team, int lane) {
+    if (f.pass != WHOLE) {
+        const int64_t all = block;
+        block /= f.chunks;
+        own.first = (int)(all - block * f.chunks) * (CHUNK / TILE);
+        own.end = min(f.tiles, own.first + CHUNK / TILE);
+    } else {
+        own.first = 0;
+        own.end = f.tiles;
+    }
+    const int64_t of_group = block / f.blocks_per_group;
+    const int64_t b = f.groups == 1 ? of_group : of_group / f.groups;
+    const int64_t g = of_group - b * f.groups;
+    const int64_t c = (block - of_group * f.blocks_per_group) * channels + team;
+    const int64_t d = g * f.width + min(c, f.width - 1);
+    const int64_t of_delta = f.repeat == 1 ? d : d / f.repeat;
+#pragma unroll 1
+    for (int i = lane; i < ROWS; i += LANES) {
+        const int64_t n = i == ROWS_B || i == ROWS_C ? g
+                          : i == ROWS_DELTA          ? of_delta
+                                                     : d;
+        own.row[i][team] = f.rows[i].data + b * f.rows[i].batch + n * f.rows[i].channel;
+    }
+    if (lane == 0) {
+        own.d[team] = d;
+        own.of_delta[team] = of_delta;
+        own.exists[team] = c < f.width;
+    }
+    own.sum[threadIdx.x] = 0.0f;
+}
+
+INLINE float read_scalar(const mbr_tensor &t, int64_t i, float absent) {
+    return t.data ? static_cast<const float *>(t.data)[i * t.stride[0]] : absent;
+}
+
+/* Of a lane over a tile. */
+struct steps {
+    float dt[STEPS], du[STEPS], y[STEPS];
+    float sum; /* of dt */
+};
+
+/* From delta in s.dt and u in s.du. */
+INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
+    if (plus) {
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            s.dt[i] = softplus(s.dt[i] + bias);
+    } else {
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            s.dt[i] += bias;
+    }
+    if (at.left < TILE) { /* steps that do not exist leave the state alone */
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            s.dt[i] = at.first + i < at.left ? s.dt[i] : 0.0f;
+    }
+    s.sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+        s.sum += s.dt[i];
+        s.y[i] = D * s.du[i];
+        s.du[i] *= s.dt[i];
     }
 }
 
@@ -157,6 +241,17 @@ INLINE void store_halves(const float (&v)[STEPS], uint16_t *row, int64_t stride,
         else
             to[max(i, 0)] = from[max(i, 0)];
     }
+}
+
+/* The same of out or out_z, in its own type. */
+INLINE void store_result(const float (&v)[STEPS], const scan_forward &f, int which,
+                         void *row, const place &at, int left, exchange &team) {
+    const scan_rows &r = f.rows[which];
+    if (!HALF || (which == ROWS_OUT && f.p.out.dtype_bits == 32))
+        store_floats(v, static_cast<float *>(row), r.time, at, left, (int)r.how, team);
+    else
+        store_halves(v, static_cast<uint16_t *>(row), r.time, at, left, (int)r.how,
+                     f.p.u.dtype_code == MBR_FLOAT, team);
 }
 
 /* ---- B and C ----------------------------------------------------------------------- */
