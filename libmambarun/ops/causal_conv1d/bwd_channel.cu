@@ -79,6 +79,32 @@ INLINE float slope(const lane_taps &w, int n, float x0, float x1, float x2, floa
                                x0, x1, x2, x3, c));
 }
 
+/* The terms of AHEAD steps, added up before they come to the others: so long sums stay
+ * exact. */
+INLINE void add_sums(sums &total, const float (&x)[BEFORE + AHEAD][COUNT],
+                     const float (&g)[BEFORE + AHEAD][COUNT],
+                     const int (&id)[BEFORE + AHEAD], const counted &taps,
+                     bool with_ids) {
+#pragma unroll
+    for (int n = 0; n < COUNT; n++) {
+        sums own = {};
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            counted c = taps;
+            if (with_ids)
+                c = within_sequence(taps, id[i], id[i + 1], id[i + 2], id[i + 3]);
+#pragma unroll
+            for (int j = 0; j < TAPS; j++)
+                if (!with_ids || j == BEFORE || c.tap[j])
+                    own[j][n] = fmaf(g[BEFORE + i][n], x[i + j][n], own[j][n]);
+            own[TAPS][n] += g[BEFORE + i][n];
+        }
+#pragma unroll
+        for (int j = 0; j <= TAPS; j++)
+            total[j][n] += own[j][n];
+    }
+}
+
 /* AHEAD steps of the segment from t on: g of each, and dx of that 3 before it. */
 INLINE void differentiate_inner(walk &k, const lane_taps &w, const counted &taps,
                                 bool with_silu, bool with_ids, int t) {
@@ -112,25 +138,17 @@ INLINE void differentiate_inner(walk &k, const lane_taps &w, const counted &taps
                     slope(w, n, x[i][n], x[i + 1][n], x[i + 2][n], x[i + 3][n], c);
         }
     }
+    add_sums(k.total, x, g, id, taps, with_ids);
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-        counted c = taps, back = taps; /* tap j of g_t, of dx_{t-3} */
-        if (with_ids) {
-            c = within_sequence(taps, id[i], id[i + 1], id[i + 2], id[i + 3]);
+        counted back = taps; /* tap j of dx_{t-3} */
+        if (with_ids)
             back = within_sequence(taps, id[i + 3], id[i + 2], id[i + 1], id[i]);
-        }
         float dx[COUNT];
 #pragma unroll
-        for (int n = 0; n < COUNT; n++) {
-            const float g_t = g[BEFORE + i][n];
-#pragma unroll
-            for (int j = 0; j < TAPS; j++)
-                if (!with_ids || j == BEFORE || c.tap[j])
-                    k.total[j][n] = fmaf(g_t, x[i + j][n], k.total[j][n]);
-            k.total[TAPS][n] += g_t;
-            dx[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n], g_t,
-                             g[i + 2][n], g[i + 1][n], g[i][n], back);
-        }
+        for (int n = 0; n < COUNT; n++)
+            dx[n] = add_taps(0.0f, w.w[0][n], w.w[1][n], w.w[2][n], w.w[3][n],
+                             g[i + 3][n], g[i + 2][n], g[i + 1][n], g[i][n], back);
         if (t + i >= BEFORE)
             lane_data::store(k.dx.at, lane_data::pack(dx, k.type), k.type);
         k.dx.advance();

@@ -12,8 +12,6 @@
  */
 #include "time.cuh"
 
-typedef float sums[TAPS + 1]; /* the bias last */
-
 struct walk {
     taps own;
     counted width;
@@ -23,59 +21,12 @@ struct walk {
     sums total;
 };
 
-/* What a lane reads of a tile. */
-struct given {
-    run<IN, COUNT> x, dout;
-    run<IN, TAPS> before; /* of x */
-};
-
-INLINE float slope(const walk &k, float x0, float x1, float x2, float x3) {
-    return silu_slope(add_taps(k.own.bias, k.own.w[0], k.own.w[1], k.own.w[2],
-                               k.own.w[3], x0, x1, x2, x3, k.width));
-}
-
-INLINE void add_sums(sums &total, float g, float x0, float x1, float x2, float x3) {
-    total[0] = fmaf(g, x0, total[0]);
-    total[1] = fmaf(g, x1, total[1]);
-    total[2] = fmaf(g, x2, total[2]);
-    total[3] = fmaf(g, x3, total[3]);
-    total[TAPS] += g;
-}
-
 /* dx of a run. */
-INLINE void differentiate(walk &k, int lanes, const given &l, range inside,
-                          float (&dx)[COUNT]) {
-    float x[BEFORE + COUNT], g[COUNT + BEFORE], now[COUNT], dout[COUNT], before[TAPS];
-    unpack_run(now, l.x);
-    unpack_run(dout, l.dout);
-    unpack_run(before, l.before);
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        x[BEFORE + i] = now[i];
-#pragma unroll
-    for (int j = 0; j < BEFORE; j++)
-        x[j] = before[j + 1];
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        g[i] = dout[i];
-    if (k.silu) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            g[i] *= slope(k, x[i], x[i + 1], x[i + 2], x[i + 3]);
-    }
-    if (inside.whole()) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            add_sums(k.total, g[i], x[i], x[i + 1], x[i + 2], x[i + 3]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            if (inside.has(i))
-                add_sums(k.total, g[i], x[i], x[i + 1], x[i + 2], x[i + 3]);
-            else
-                g[i] = 0.0f; /* not 0 times something */
-        }
-    }
+INLINE void advance(walk &k, int lanes, const given &l, range inside,
+                    float (&dx)[COUNT]) {
+    float x[BEFORE + COUNT], g[COUNT + BEFORE];
+    unpack(l, x, g);
+    differentiate(k.own, k.width, k.silu, x, inside, g, k.total);
 #pragma unroll
     for (int j = 0; j < BEFORE; j++) {
         /* To the last lane goes what it needs in the next tile. */
@@ -83,10 +34,7 @@ INLINE void differentiate(walk &k, int lanes, const given &l, range inside,
         g[COUNT + j] = k.lane == lanes - 1 ? k.after[j] : moved;
         k.after[j] = moved;
     }
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        dx[i] = add_taps(0.0f, k.own.w[0], k.own.w[1], k.own.w[2], k.own.w[3], g[i + 3],
-                         g[i + 2], g[i + 1], g[i], k.width);
+    transpose(k.own, k.width, g, dx);
 }
 
 /* The times before a run at time t; 0 before time 0, and if there is no run. */
@@ -131,7 +79,7 @@ INLINE void differentiate_plain(walk &k, given &next, const IN *x, const IN *dou
             prefetch(dout - 2 * TILE);
         }
         float to[COUNT];
-        differentiate(k, 32, now, {0, COUNT}, to);
+        advance(k, 32, now, {0, COUNT}, to);
         store_vector(dx, pack_run<IN>(to));
         dx -= TILE;
     }
@@ -140,13 +88,8 @@ INLINE void differentiate_plain(walk &k, given &next, const IN *x, const IN *dou
 /* g of the times after a segment, where x and dout point to; `left` of them exist. */
 INLINE void find_after(walk &k, int lanes, const IN *x, const IN *dout, int64_t left) {
     float g = 0.0f;
-    if (k.lane < BEFORE && k.lane < left) {
-        x += k.lane;
-        g = to_float(dout[k.lane]);
-        if (k.silu)
-            g *= slope(k, to_float(x[-3]), to_float(x[-2]), to_float(x[-1]),
-                       to_float(x[0]));
-    }
+    if (k.lane < BEFORE && k.lane < left)
+        g = find_g(k.own, k.width, k.silu, x + k.lane, dout + k.lane);
 #pragma unroll
     for (int j = 0; j < BEFORE; j++)
         k.after[j] = __shfl_sync(ALL_LANES, g, j, lanes);
@@ -154,7 +97,6 @@ INLINE void find_after(walk &k, int lanes, const IN *x, const IN *dout, int64_t 
 
 extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
     MBR_KERNEL_NAME(KERNEL_PARAMETER conv_backward f) {
-    __shared__ float shared[CONV_WARPS][TAPS + 1];
     const mbr_causal_conv1d_bwd_params &p = f.p;
     const conv_plan &plan = f.plan;
     const uint32_t group = plan.by_dim.of(blockIdx.x);
@@ -227,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
                 i = from;
             } else {
                 float own[COUNT];
-                differentiate(k, lanes, next, inside, own);
+                advance(k, lanes, next, inside, own);
                 store_times(dx + t, inside, own);
                 t -= tile;
                 i--;
@@ -235,20 +177,5 @@ extern "C" __global__ void __launch_bounds__(CONV_WARPS * 32, BLOCKS)
         }
     }
 
-    const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int j = 0; j <= TAPS; j++) {
-        const float sum = sum_lanes<32>(k.total[j]);
-        if (threadIdx.x % 32 == 0)
-            shared[warp][j] = sum;
-    }
-    __syncthreads();
-    const int absent = TAPS - (int)p.weight.shape[1], j = threadIdx.x;
-    if (j < absent || j > TAPS)
-        return;
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int i = 0; i < warps; i++)
-        sum += shared[i][j];
-    finish_sum(f, group, d, j - absent, sum);
+    finish_sums<CONV_WARPS>(f, group, d, k.total);
 }

@@ -178,10 +178,10 @@ INLINE float add_taps(float sum, float w0, float w1, float w2, float w3, float x
     return sum;
 }
 
-/* d silu(y) / dy. */
+/* d silu(y) / dy: s (1 + y (1 - s)). */
 INLINE float silu_slope(float y) {
     const float s = sigmoid(y);
-    return s * fmaf(y, 1.0f - s, 1.0f);
+    return fmaf(s, fmaf(-s, y, y), s);
 }
 
 #endif

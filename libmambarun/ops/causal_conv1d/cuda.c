@@ -15,16 +15,18 @@ enum {
     STEPS_AT_ONCE = 8,    /* segments are multiples of that many */
     TILES = 4,            /* of a segment at most, TIME, forward */
     BACKWARD_TILES = 8,   /* likewise, backward */
+    ROW_TILES = 8,        /* of a block at least, ROW */
     LEAST_TILES = 4,      /* backward, unless there are too few of them */
     WARPS_WANTED = 30,    /* per multiprocessor, forward, to keep it busy */
     BLOCKS_WANTED = 528,  /* of a backward at a time; its cut knows no device */
-    TIME_WARPS = 4224,    /* likewise, TIME */
+    TIME_WARPS = 4224,    /* likewise, ROW and TIME */
     MOST = INT32_MAX      /* of what a kernel counts in 32 bits */
 };
 
-/* Which values lie side by side. IDS: CHANNEL, and there is a seq_idx. STRIDED is right
- * for any tensors, and the one for states and a seq_idx with TIME. */
-typedef enum layout { TIME, CHANNEL, IDS, STRIDED, LAYOUTS } layout;
+/* Which values lie side by side. ROW: TIME, all of it at aligned places and enough of
+ * it, backward. IDS: CHANNEL, and there is a seq_idx. STRIDED is right for any tensors,
+ * and the one for states and a seq_idx with TIME. */
+typedef enum layout { ROW, TIME, CHANNEL, IDS, STRIDED, LAYOUTS } layout;
 
 typedef struct type {
     uint8_t code, bits;
@@ -32,16 +34,18 @@ typedef struct type {
     uint32_t fwd[LAYOUTS], bwd[LAYOUTS];
 } type;
 
-#define KERNELS(way, t)                                                                \
-    {MBR_KERNEL_causal_conv1d_##way##_##t##_time,                                      \
+#define KERNELS(way, row, t)                                                           \
+    {MBR_KERNEL_causal_conv1d_##way##_##t##_##row,                                     \
+     MBR_KERNEL_causal_conv1d_##way##_##t##_time,                                      \
      MBR_KERNEL_causal_conv1d_##way##_##t##_channel,                                   \
      MBR_KERNEL_causal_conv1d_##way##_##t##_channel_ids,                               \
      MBR_KERNEL_causal_conv1d_##way##_strided}
+#define BOTH_WAYS(t) KERNELS(fwd, time, t), KERNELS(bwd, row, t)
 
 static const type types[] = {
-    {MBR_FLOAT, 32, {4, 2, 2, 1}, KERNELS(fwd, f32), KERNELS(bwd, f32)},
-    {MBR_FLOAT, 16, {8, 2, 2, 1}, KERNELS(fwd, f16), KERNELS(bwd, f16)},
-    {MBR_BFLOAT, 16, {8, 2, 2, 1}, KERNELS(fwd, bf16), KERNELS(bwd, bf16)},
+    {MBR_FLOAT, 32, {4, 4, 2, 2, 1}, BOTH_WAYS(f32)},
+    {MBR_FLOAT, 16, {8, 8, 2, 2, 1}, BOTH_WAYS(f16)},
+    {MBR_BFLOAT, 16, {8, 8, 2, 2, 1}, BOTH_WAYS(bf16)},
 };
 
 static const type *type_of(const mbr_tensor *x) {
@@ -82,10 +86,29 @@ static bool channels_adjoin(const mbr_tensor *t, int count) {
            t->stride[0] * size % bytes == 0 && t->stride[2] * size % bytes == 0;
 }
 
+/* Whether runs of `count` times are whole, and each begins at an aligned place. */
+static bool runs_aligned(const mbr_tensor *t, int count) {
+    const uintptr_t bytes = (uintptr_t)count * t->dtype_bits / 8;
+    return (uintptr_t)t->data % bytes == 0 && t->stride[0] % count == 0 &&
+           t->stride[1] % count == 0 && t->shape[2] % count == 0;
+}
+
 /* Whether the _time kernels can count the segments of this x: few have so many. */
 static bool fits_times(const mbr_tensor *x) {
     const int64_t rows = x->shape[0] * x->shape[1];
     return rows <= MOST && x->shape[2] / CONV_LANES < MOST / rows;
+}
+
+/* Of a row, for a block of as many lanes as it can have. */
+static int64_t row_tiles(const type *k, const mbr_tensor *x) {
+    return divide_up(x->shape[2], k->count[ROW] * CONV_ROW_THREADS);
+}
+
+/* Whether the _row kernels are for this x: they count times in 32 bits, and what comes
+ * before and after a block's tiles is worth it. */
+static bool fits_rows(const type *k, const mbr_tensor *x) {
+    return x->shape[2] > k->count[ROW] * CONV_LANES && x->shape[2] <= MOST / 2 &&
+           x->shape[0] * row_tiles(k, x) >= ROW_TILES && fits_times(x);
 }
 
 /* Long ones are x and what is like it; short ones are states. */
@@ -95,8 +118,10 @@ static layout layout_of(const type *k, const mbr_tensor *seq_idx,
     const mbr_tensor *x = longs[0];
     bool channel = x->shape[1] % k->count[CHANNEL] == 0;
     bool time = x->shape[2] > 1 && seq_idx->data == NULL && fits_times(x);
+    bool row = fits_rows(k, x);
     for (int i = 0; i < n_longs; i++) {
         time = time && longs[i]->stride[2] == 1;
+        row = row && runs_aligned(longs[i], k->count[ROW]);
         channel = channel && channels_adjoin(longs[i], k->count[CHANNEL]);
     }
     for (int i = 0; i < n_shorts; i++) {
@@ -105,7 +130,9 @@ static layout layout_of(const type *k, const mbr_tensor *seq_idx,
     }
     if (channel)
         return seq_idx->data ? IDS : CHANNEL;
-    return time ? TIME : STRIDED;
+    if (time)
+        return row ? ROW : TIME;
+    return STRIDED;
 }
 
 /* ---- cutting ------------------------------------------------------------------- */
@@ -200,7 +227,7 @@ mbr_status mbr_impl_causal_conv1d_fwd(const mbr_causal_conv1d_fwd_params *p) {
 
     conv_forward f = {.p = *p};
     int64_t blocks;
-    if (l == TIME) {
+    if (l == TIME || l == ROW) {
         f.plan = cut_times(k, &p->x, whole ? MOST : TILES, 1, whole ? 0 : warps);
         f.plan.units = (uint32_t)(p->x.shape[0] * p->x.shape[1] * f.plan.segments);
         blocks = divide_up(f.plan.units, CONV_THREADS >> f.plan.lane_bits);
@@ -223,29 +250,59 @@ static int64_t share(int64_t units, int64_t most) {
     return divide_up(units, divide_up(units, larger(1, most)));
 }
 
+/* Units of the plan go to groups of so many teams, enough of them. */
+static void group(conv_plan *plan, int64_t dim, int64_t teams) {
+    plan->groups = (uint32_t)share(divide_up(plan->units, teams),
+                                   divide_up(TIME_WARPS, dim * plan->warps));
+    plan->rounds = (uint32_t)divide_up(plan->units, plan->groups * teams);
+}
+
+/* A block takes the rows of a channel one after the other; few rows are cut into
+ * segments. */
+static void cut_rows(const type *k, const mbr_tensor *x, conv_plan *plan) {
+    const int64_t batch = x->shape[0], dim = x->shape[1];
+    const int64_t runs = divide_up(x->shape[2], k->count[ROW]);
+    const int64_t lanes = divide_up(runs, row_tiles(k, x));
+    *plan = (conv_plan){.warps = (uint32_t)divide_up(lanes, CONV_LANES)};
+    const int64_t all = divide_up(runs, plan->warps * CONV_LANES);
+    int64_t tiles = all;
+    while (tiles > 1 && batch * dim * divide_up(all, tiles) * plan->warps < TIME_WARPS)
+        tiles = divide_up(tiles, 2);
+    plan->segment = (uint32_t)tiles;
+    plan->segments = (uint32_t)divide_up(all, tiles);
+    plan->rest = (uint32_t)(all - (plan->segments - 1) * tiles);
+    plan->by_segments = divide_by(plan->segments);
+    plan->by_dim = divide_by((uint32_t)dim);
+    plan->units = (uint32_t)(batch * plan->segments);
+    group(plan, dim, 1);
+}
+
 /* Depends on x alone: the workspace is asked for before the outputs are there. */
 static bool cut_backward(const type *k, layout l, const mbr_tensor *x,
                          conv_plan *plan) {
-    if (l != TIME) {
-        *plan = cut_channels(k, l, x, BACKWARD_STEPS, BLOCKS_WANTED / 2);
-        if (!complete(plan, x))
+    if (l == ROW) {
+        if (!fits_rows(k, x))
             return false;
-        plan->groups =
-            (uint32_t)share(divide_up(plan->units, CONV_THREADS >> plan->lane_bits),
-                            BLOCKS_WANTED / plan->spans);
+        cut_rows(k, x, plan);
         return true;
     }
-    if (!fits_times(x))
+    if (l == TIME) {
+        if (!fits_times(x))
+            return false;
+        *plan = cut_times(k, x, BACKWARD_TILES, LEAST_TILES, TIME_WARPS);
+        plan->units = (uint32_t)(x->shape[0] * plan->segments);
+        const int64_t units_per_warp = CONV_LANES >> plan->lane_bits;
+        plan->warps =
+            (uint32_t)smaller(divide_up(plan->units, units_per_warp), CONV_WARPS);
+        group(plan, x->shape[1], plan->warps * units_per_warp);
+        return true;
+    }
+    *plan = cut_channels(k, l, x, BACKWARD_STEPS, BLOCKS_WANTED / 2);
+    if (!complete(plan, x))
         return false;
-    *plan = cut_times(k, x, BACKWARD_TILES, LEAST_TILES, TIME_WARPS);
-    plan->units = (uint32_t)(x->shape[0] * plan->segments);
-    const int64_t units_per_warp = CONV_LANES >> plan->lane_bits;
-    const int64_t warps = divide_up(plan->units, units_per_warp);
-    plan->warps = (uint32_t)smaller(warps, CONV_WARPS);
-    plan->groups = (uint32_t)share(divide_up(warps, plan->warps),
-                                   divide_up(TIME_WARPS, x->shape[1] * plan->warps));
-    plan->rounds = (uint32_t)divide_up(plan->units, (int64_t)plan->groups *
-                                                        plan->warps * units_per_warp);
+    plan->groups =
+        (uint32_t)share(divide_up(plan->units, CONV_THREADS >> plan->lane_bits),
+                        BLOCKS_WANTED / plan->spans);
     return true;
 }
 
@@ -271,7 +328,7 @@ mbr_status mbr_impl_causal_conv1d_bwd(const mbr_causal_conv1d_bwd_params *p) {
     conv_backward f = {.p = *p};
     if (!cut_backward(k, l, &p->x, &f.plan))
         return MBR_E_UNSUPPORTED;
-    const bool time = l == TIME;
+    const bool time = l == ROW || l == TIME;
     const mbr_status status = launch(
         &p->call, k->bwd[l], (time ? dim : (int64_t)f.plan.spans) * f.plan.groups,
         time ? f.plan.warps * CONV_LANES : CONV_THREADS, &f, sizeof f);

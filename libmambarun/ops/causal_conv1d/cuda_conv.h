@@ -11,6 +11,7 @@
 enum {
     CONV_THREADS = 128,     /* per block, but of bwd_time.cu and reduce.cu */
     CONV_WARPS = 4,         /* per block of bwd_time.cu at most */
+    CONV_ROW_THREADS = 256, /* per block of bwd_row.cu at most */
     CONV_LANES = 32,        /* of a team at most */
     CONV_REDUCE_LANES = 32, /* channels that a block of reduce.cu adds up */
     CONV_REDUCE_THREADS = 256
@@ -39,9 +40,11 @@ typedef struct conv_plan {
     uint32_t spans;  /* blocks that stand side by side along the channels; not _time */
     uint32_t groups; /* backward: blocks that share the units of a channel, or of a
                         span, and partial sums */
-    uint32_t rounds; /* units that a team of bwd_time.cu takes one after the other */
-    uint32_t warps;  /* of a block of bwd_time.cu */
-    uint32_t lane_bits; /* a team has 1 << lane_bits lanes */
+    uint32_t rounds; /* units that a team of bwd_time.cu, or a block of bwd_row.cu,
+                        takes one after the other */
+    uint32_t warps;  /* of a block of these */
+    uint32_t lane_bits; /* a team has 1 << lane_bits lanes; not _row */
+    uint32_t rest;      /* bwd_row.cu: tiles of a row's last segment */
 } conv_plan;
 
 typedef struct conv_forward {

@@ -12,6 +12,7 @@
 
 #include "../../fakes/cuda.h"
 #include "cuda_conv.h"
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +169,16 @@ static void every_dtype_and_layout_has_its_kernel(void **state) {
         send_forward(&p);
         snprintf(name, sizeof name, "causal_conv1d_fwd_%s_time", types[i].name);
         assert_string_equal(fake->launch.kernel, name);
+        problem many = s;
+        many.length = 20000; /* few are not worth a block */
+        mbr_causal_conv1d_bwd_params back = backward(&many);
+        send_backward(&back);
+        snprintf(name, sizeof name, "causal_conv1d_bwd_%s_row", types[i].name);
+        assert_string_equal(fake->each[0].kernel, name);
+        back.dx.stride[0]++; /* not aligned */
+        send_backward(&back);
+        snprintf(name, sizeof name, "causal_conv1d_bwd_%s_time", types[i].name);
+        assert_string_equal(fake->each[0].kernel, name);
         p.initial_states = sequence(&s, s.width - 1); /* states lie across */
         send_forward(&p);
         assert_string_equal(fake->launch.kernel, "causal_conv1d_fwd_strided");
@@ -288,11 +299,18 @@ static void a_backward_has_a_team_for_each_unit(void **state) {
         assert_int_equal(plan.units, s->batch * plan.segments);
         if (plan.rounds == 0) /* _channel, _strided: they loop over their units */
             continue;
-        const int64_t teams =
-            (int64_t)plan.groups * plan.warps * (CONV_LANES >> plan.lane_bits);
-        assert_in_range(plan.warps, 1, CONV_WARPS);
+        const bool row = strstr(fake->each[0].kernel, "_row") != NULL;
+        const int64_t per_block = row ? 1 : plan.warps * (CONV_LANES >> plan.lane_bits);
+        const int64_t teams = plan.groups * per_block;
         assert_true(teams * plan.rounds >= plan.units);
         assert_true(teams * (plan.rounds - 1) < plan.units);
+        assert_in_range(plan.warps, 1, row ? CONV_ROW_THREADS / 32 : CONV_WARPS);
+        if (row) { /* the tiles cover the row, and all are needed */
+            const int64_t tile = plan.warps * CONV_LANES * (s->bits == 32 ? 4 : 8);
+            const int64_t tiles = (plan.segments - 1) * plan.segment + plan.rest;
+            assert_in_range(plan.rest, 1, plan.segment);
+            assert_true(tiles * tile >= s->length && (tiles - 1) * tile < s->length);
+        }
         if (plan.groups == 1) {
             assert_int_equal(fake->launch.grid[0], s->dim);
             assert_int_equal(fake->launch.block[0], plan.warps * CONV_LANES);
