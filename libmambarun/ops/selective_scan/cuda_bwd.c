@@ -49,18 +49,17 @@ typedef struct kind {
     uint32_t one, sweep[LAYOUTS], reverse[LAYOUTS];
 } kind;
 
-/* any: what does all types of so many bits in one */
-#define KERNELS(in, any)                                                               \
-    MBR_KERNEL_selective_scan_bwd_one_##in,                                            \
-        {MBR_KERNEL_selective_scan_bwd_sweep_##any##_lanes4,                           \
+#define KERNELS(one_in, in)                                                            \
+    MBR_KERNEL_selective_scan_bwd_one_##one_in,                                        \
+        {MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes4,                            \
          MBR_KERNEL_selective_scan_bwd_sweep_##in##_lanes32,                           \
-         MBR_KERNEL_selective_scan_bwd_sweep_##any##_complex,                          \
-         MBR_KERNEL_selective_scan_bwd_sweep_##any##_serial},                          \
+         MBR_KERNEL_selective_scan_bwd_sweep_##in##_complex,                           \
+         MBR_KERNEL_selective_scan_bwd_sweep_##in##_serial},                           \
     {                                                                                  \
-        MBR_KERNEL_selective_scan_bwd_##any##_lanes8,                                  \
+        MBR_KERNEL_selective_scan_bwd_##in##_lanes8,                                   \
             MBR_KERNEL_selective_scan_bwd_##in##_lanes32,                              \
-            MBR_KERNEL_selective_scan_bwd_##any##_complex,                             \
-            MBR_KERNEL_selective_scan_bwd_##any##_serial                               \
+            MBR_KERNEL_selective_scan_bwd_##in##_complex,                              \
+            MBR_KERNEL_selective_scan_bwd_##in##_serial                                \
     }
 
 static const kind kinds[] = {
