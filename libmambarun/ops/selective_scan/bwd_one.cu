@@ -4,6 +4,7 @@
  * variable, inputs dense in time, and rows short enough for one team. A row of
  * instances.def chooses
  *     IN       type of u, delta, B, C and the gradients
+ *     STEPS    positions of a lane
  *
  * The formulas are bwd.cu's. A team of f.lanes lanes (8, 16, 32 or whole warps) has all
  * of a row, STEPS positions a lane, so no state comes in and none is handed on. B and C
@@ -13,23 +14,10 @@
  *
  * A unit is a team or, of a longer one, each of its warps, which meet once per row.
  */
-#include "cuda_scan.h"
-#include "variant/device.cuh"
+#include "one.cuh"
 
-constexpr int STEPS = SCAN_ONE_STEPS;
-constexpr int MOST = SCAN_ONE_THREADS;                /* of a block */
+constexpr int MOST = SCAN_ONE_THREADS;    /* of a block */
 constexpr int SUMS_ONE = SUMS_VALUES + SUMS_BY_STATE; /* of a channel */
-
-/* A lane's run, in 16-byte pieces and in words. */
-template <class T> constexpr int PIECES = STEPS * sizeof(T) / 16;
-template <class T> constexpr int WORDS = STEPS * sizeof(T) / 4;
-
-/* Where a unit stands. */
-struct place {
-    int span, lane; /* its lanes, and which of them this is */
-    int start;      /* of its positions in the row */
-    int left;       /* of them exist */
-};
 
 /* ---- shuffles within a unit ---------------------------------------------------------
  *
@@ -90,105 +78,6 @@ INLINE float sum_three(float x, float y, float z, const place &at) {
     for (int by = at.span / 8; by > 0; by /= 2)
         sum += __shfl_xor_sync(ALL_LANES, sum, by);
     return sum;
-}
-
-/* ---- rows ---------------------------------------------------------------------------
- */
-
-/* Begins to copy a unit's part of a row. Neighbouring lanes copy neighbouring pieces,
- * so that whole sectors are asked for at once. What cannot be copied in pieces is in
- * words, from a position early if the row begins inside one: true then. is_last:
- * nothing of the tensor lies behind the row. */
-template <class T>
-INLINE bool fetch(uint4 *to, const char *row, bool wide, bool is_last,
-                  const place &at) {
-    row += (uint32_t)(at.start * (int)sizeof(T));
-    if (wide) {
-#pragma unroll
-        for (int i = 0; i < PIECES<T>; i++) {
-            const int p = i * at.span + at.lane;
-            if (p * (int)(16 / sizeof(T)) < at.left)
-                copy_async(to + p, row + 16u * (uint32_t)p);
-        }
-        return false;
-    }
-    const int odd = sizeof(T) == 2 ? (int)(reinterpret_cast<uintptr_t>(row) & 2) : 0;
-    const int bytes = at.left * (int)sizeof(T) + odd,
-              readable = bytes + (is_last ? 0 : 2);
-    char *shared = reinterpret_cast<char *>(to);
-    row -= odd;
-#pragma unroll 1
-    for (int i = 4 * at.lane; i < bytes; i += 4 * at.span) {
-        if (i + 4 <= readable)
-            copy_async<4>(shared + i, row + i, 4);
-        else
-            *reinterpret_cast<uint16_t *>(shared + i) =
-                *reinterpret_cast<const uint16_t *>(row + i);
-    }
-    return odd != 0;
-}
-
-/* A lane's run of what was copied. */
-template <class T>
-INLINE void take(float (&v)[STEPS], const uint4 *from, bool odd, const place &at) {
-    run<T, STEPS> r;
-#pragma unroll
-    for (int i = 0; i < PIECES<T>; i++) {
-        const uint4 w = from[at.lane * PIECES<T> + i];
-        r.word[4 * i] = w.x, r.word[4 * i + 1] = w.y;
-        r.word[4 * i + 2] = w.z, r.word[4 * i + 3] = w.w;
-    }
-    if (sizeof(T) == 2 && odd) {
-        const uint32_t beyond =
-            reinterpret_cast<const uint32_t *>(from)[WORDS<T> * (at.lane + 1)];
-#pragma unroll
-        for (int i = 0; i < WORDS<T>; i++)
-            r.word[i] = __funnelshift_r(r.word[i],
-                                        i + 1 < WORDS<T> ? r.word[i + 1] : beyond, 16);
-    }
-    unpack_run(v, r);
-}
-
-/* Writes a unit's part of a row by way of `staged`, where neighbouring lanes take words
- * side by side; or, of a wide row in 16 bits, each lane its run. */
-template <class T>
-INLINE void store(const float (&v)[STEPS], char *row, const scan_rows &rows,
-                  bool exists, uint4 *staged, const place &at) {
-    const run<T, STEPS> r = pack_run<T>(v);
-    T *to = reinterpret_cast<T *>(row) + at.start;
-    if (sizeof(T) == 2 && (int)rows.how == IN_PIECES && at.left == at.span * STEPS) {
-        if (exists)
-            store_run(to + at.lane * STEPS, r);
-        return;
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < PIECES<T>; i++)
-        staged[at.lane * PIECES<T> + i] = make_uint4(
-            r.word[4 * i], r.word[4 * i + 1], r.word[4 * i + 2], r.word[4 * i + 3]);
-    __syncwarp();
-    const int left = exists ? at.left : 0;
-    if ((int)rows.how == IN_ELEMENTS) {
-#pragma unroll 1
-        for (int i = at.lane; i < left; i += at.span)
-            reinterpret_cast<T *>(row)[(at.start + i) * rows.time] =
-                reinterpret_cast<const T *>(staged)[i];
-        return;
-    }
-    constexpr int per_word = 4 / sizeof(T);
-    const int odd = sizeof(T) == 2 ? (int)(reinterpret_cast<uintptr_t>(to) & 2) / 2 : 0;
-    const uint32_t *word = reinterpret_cast<const uint32_t *>(staged);
-#pragma unroll 1
-    for (int w = at.lane; w * per_word < left; w += at.span) {
-        const int first = w * per_word + odd;
-        const uint32_t both = __funnelshift_r(word[w], word[w + odd], 16 * odd);
-        if (first + per_word <= left)
-            *reinterpret_cast<uint32_t *>(to + first) = both;
-        else if (first < left)
-            *reinterpret_cast<uint16_t *>(to + first) = (uint16_t)both;
-    }
-    if (odd && at.lane == 0 && left > 0)
-        *to = *reinterpret_cast<const T *>(staged);
 }
 
 /* ---- the kernel ---------------------------------------------------------------------
@@ -273,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
     const int unit = threadIdx.x / span, team = unit / warps, warp = unit % warps;
     const int teams = blockDim.x / lanes;
     const int start = warp * span * STEPS;
-    const place at = {span, (int)threadIdx.x % span, start,
+    const place at = {span, (int)threadIdx.x % span,
                       min((int)p.u.shape[2] - start, span * STEPS)};
     const int right = (32 - span) << 8, left = right | (at.left - 1) / STEPS;
     /* Which of the channel's sums comes to this lane, or -1: see sum_three. */
@@ -283,10 +172,10 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
             : -1;
     const float most = exp2_fast(120.0f / (float)lanes); /* of a lane's decay */
     const bool is_whole = (at.lane + 1) * STEPS <= at.left;
-    const int run = span * PIECES<IN> + 1, all = blockDim.x / span * run;
-    uint4 *u_run = dynamic + unit * run, *delta_run = u_run + all,
-          *staged = delta_run + all,
-          *dout_run = dynamic + 3 * all + unit * span * PIECES<f32>;
+    const int part = part_pieces<IN>(span);
+    uint4 *u_run = dynamic + unit * (3 * part + part_pieces<f32>(span)),
+          *delta_run = u_run + part, *staged = delta_run + part,
+          *dout_run = staged + part;
 
     const int slices = (int)f.slices, groups = (int)f.groups, width = (int)f.width,
               dim = (int)p.u.shape[1];
@@ -302,26 +191,25 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
     if (threadIdx.x < BACK_ROWS)
         rows[threadIdx.x] = f.rows[threadIdx.x].data + b * f.rows[threadIdx.x].batch;
     __syncthreads();
-    const auto row_of = [&](int which,
-                            int i) { /* strides fit so: cuda_bwd.c */
-                                     return rows[which] +
-                                            (uint64_t)(uint32_t)i *
-                                                (uint32_t)f.rows[which].channel;
+    /* Where a unit's part of a row begins; strides fit so: cuda_rows.h. */
+    const auto part_of = [&](int which, int i, int size) {
+        return rows[which] + (uint64_t)(uint32_t)i * (uint32_t)f.rows[which].channel +
+               (uint32_t)(start * size);
     };
-    const auto is_wide = [&](int which) { return (int)f.rows[which].how == IN_PIECES; };
-    const bool is_last_batch = b + 1 == p.u.shape[0];
+    const auto is_edge = [&](int i, int all) { /* of a tensor's rows */
+        return (b == 0 && i == 0) || (b + 1 == p.u.shape[0] && i + 1 == all);
+    };
 
     float B[STEPS], C[STEPS], dB[STEPS], dC[STEPS];
     {
-        const bool is_last = is_last_batch && group + 1 == groups;
-        const bool odd_B =
-            fetch<IN>(u_run, row_of(BACK_B, group), is_wide(BACK_B), is_last, at);
-        const bool odd_C =
-            fetch<IN>(delta_run, row_of(BACK_C, group), is_wide(BACK_C), is_last, at);
+        const char *part_B = part_of(BACK_B, group, sizeof(IN)),
+                   *part_C = part_of(BACK_C, group, sizeof(IN));
+        fetch<IN>(u_run, part_B, is_edge(group, groups), at);
+        fetch<IN>(delta_run, part_C, is_edge(group, groups), at);
         copies_wait();
         __syncwarp();
-        take<IN>(B, u_run, odd_B, at);
-        take<IN>(C, delta_run, odd_C, at);
+        take<IN>(B, u_run, early_of(part_B), at);
+        take<IN>(C, delta_run, early_of(part_C), at);
         __syncwarp();
     }
 #pragma unroll
@@ -331,18 +219,14 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         C[i] = real ? C[i] : 0.0f;
         dB[i] = dC[i] = 0.0f;
     }
-    bool odd_u = false, odd_delta = false, odd_dout = false;
     const auto fetch_row = [&](int r) {
         const int d = channel_of(r);
-        const bool is_last = is_last_batch && d + 1 == dim;
-        odd_u = fetch<IN>(u_run, row_of(BACK_U, d), is_wide(BACK_U), is_last, at);
-        odd_delta = fetch<IN>(delta_run, row_of(BACK_DELTA, d), is_wide(BACK_DELTA),
-                              is_last, at);
+        fetch<IN>(u_run, part_of(BACK_U, d, sizeof(IN)), is_edge(d, dim), at);
+        fetch<IN>(delta_run, part_of(BACK_DELTA, d, sizeof(IN)), is_edge(d, dim), at);
         if (full_dout)
-            fetch<f32>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT), is_last, at);
+            fetch<f32>(dout_run, part_of(BACK_DOUT, d, 4), is_edge(d, dim), at);
         else
-            odd_dout = fetch<IN>(dout_run, row_of(BACK_DOUT, d), is_wide(BACK_DOUT),
-                                 is_last, at);
+            fetch<IN>(dout_run, part_of(BACK_DOUT, d, sizeof(IN)), is_edge(d, dim), at);
         if (at.lane < ONES) {
             const mbr_tensor &t = at.lane == ONE_A   ? p.A
                                   : at.lane == ONE_D ? p.D
@@ -362,12 +246,16 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         if (r >= 0) {
             copies_wait();
             __syncwarp();
-            take<IN>(dt, delta_run, odd_delta, at);
-            take<IN>(u, u_run, odd_u, at);
+            const int d = channel_of(r);
+            const auto early = [&](int which, int size) {
+                return early_of(part_of(which, d, size));
+            };
+            take<IN>(dt, delta_run, early(BACK_DELTA, sizeof(IN)), at);
+            take<IN>(u, u_run, early(BACK_U, sizeof(IN)), at);
             if (full_dout)
-                take<f32>(dy, dout_run, false, at);
+                take<f32>(dy, dout_run, early(BACK_DOUT, 4), at);
             else
-                take<IN>(dy, dout_run, odd_dout, at);
+                take<IN>(dy, dout_run, early(BACK_DOUT, sizeof(IN)), at);
             A = ones[unit][ONE_A], D = ones[unit][ONE_D], bias = ones[unit][ONE_BIAS];
             __syncwarp();
         }
@@ -508,9 +396,11 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
 #pragma unroll
         for (int i = 0; i < STEPS; i++)
             dbias += carry[i];
-        store<IN>(u, rows[BACK_DU] + d * f.rows[BACK_DU].channel, f.rows[BACK_DU],
-                  exists, staged, at);
-        store<IN>(carry, rows[BACK_DDELTA] + d * f.rows[BACK_DDELTA].channel,
+        const auto out_of = [&](const scan_rows &r) {
+            return d * r.channel + start * (int)sizeof(IN) * r.time;
+        };
+        store(pack_run<IN>(u), rows[BACK_DU] + out_of(f.rows[BACK_DU]), f.rows[BACK_DU], exists, staged, at);
+        store(pack_run<IN>(carry), rows[BACK_DDELTA] + out_of(f.rows[BACK_DDELTA]),
                   f.rows[BACK_DDELTA], exists, staged, at);
         const float total = sum_three(dD, dbias, dA, at);
         if (sum_of_lane < 0)

@@ -20,6 +20,7 @@ enum {
     SERIAL_THREADS = 64,     /* of its blocks */
     SERIAL_WARPS = 600,      /* enough of them, as above */
     SHARED_SLICES = 8,       /* of partial sums, if blocks have to share them */
+    ONE_STEPS = 8,           /* positions of a lane in bwd_one.cu */
     ONE_BLOCKS = 1056,       /* of bwd_one.cu, which a large GPU is to have */
     ONE_ROUNDS = 24,         /* channels that a team of it goes through, at most */
     SHARED_BYTES = 45 * 1024 /* dynamic; with its static part at most 48 KB */
@@ -98,16 +99,17 @@ static float *take(char *base, size_t *used, int64_t bytes) {
 
 /* The shortest team of bwd_one.cu that has a whole row. */
 static int64_t one_lanes(const mbr_selective_scan_bwd_params *p) {
-    const int64_t lanes = divide_up(p->u.shape[2], SCAN_ONE_STEPS);
+    const int64_t lanes = divide_up(p->u.shape[2], ONE_STEPS);
     return lanes <= 8 ? 8 : lanes <= 16 ? 16 : divide_up(lanes, WARP) * WARP;
 }
 
-/* Dynamic shared memory of its blocks: per thread runs of u, delta, and du or ddelta,
- * one of dout in fp32, and per unit the pieces behind its runs. */
+/* Dynamic shared memory of its blocks: for each unit parts of u, delta, and du or
+ * ddelta, and one of dout in fp32. */
 static int64_t one_bytes(const mbr_selective_scan_bwd_params *p, int64_t threads) {
     const int64_t lanes = one_lanes(p), unit = lanes < WARP ? lanes : WARP;
-    const int64_t run = SCAN_ONE_STEPS * p->u.dtype_bits / 8;
-    return 3 * (threads * run + threads / unit * 16) + threads * SCAN_ONE_STEPS * 4;
+    return threads / unit *
+           (3 * part_bytes(unit, ONE_STEPS * p->u.dtype_bits / 8) +
+            part_bytes(unit, ONE_STEPS * 4));
 }
 
 /* Whether a kernel may take the first stride for an int. */
@@ -124,12 +126,9 @@ static bool is_one(const mbr_selective_scan_bwd_params *p) {
         one_lanes(p) > SCAN_ONE_THREADS || one_bytes(p, one_lanes(p)) > SHARED_BYTES ||
         p->u.shape[1] > INT32_MAX / p->u.shape[0])
         return false;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const mbr_tensor *t = rows[i];
-        if (t->stride[t->ndim - 1] != 1 || t->stride[0] <= 0 || t->stride[1] <= 0 ||
-            bytes_along(t, 1) > INT32_MAX)
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!is_in_order(rows[i]))
             return false;
-    }
     return fits(&p->A) && fits(&p->D) && fits(&p->delta_bias);
 }
 
@@ -158,7 +157,7 @@ static int choose_layout(const mbr_selective_scan_bwd_params *p) {
  * blocks of several channels a team, the partial sums being one per block. */
 static void plan_one(scan_backward *f) {
     const int64_t rows = f->p.u.shape[0] * f->p.u.shape[1];
-    f->steps = SCAN_ONE_STEPS;
+    f->steps = ONE_STEPS;
     f->lanes = (uint32_t)one_lanes(&f->p);
     const int64_t teams = threads_for(f, ONE) / f->lanes;
     int64_t rounds = rows / (teams * ONE_BLOCKS);
@@ -256,12 +255,8 @@ static void describe(scan_backward *f, int which) {
         const mbr_tensor *t = tensors[i];
         if (t == NULL || (i == BACK_OUT && p->z.data == NULL))
             continue;
-        f->rows[i] = rows_of(t);
+        f->rows[i] = which == ONE ? rows_of_pieces(t) : rows_of(t);
         f->full |= (uint32_t)(t->dtype_bits == 32) << i;
-        /* bwd_one.cu copies whole pieces or words. */
-        if (which == ONE && f->rows[i].how == IN_PIECES &&
-            p->u.shape[2] * t->dtype_bits / 8 % 16 != 0)
-            f->rows[i].how = IN_WORDS;
     }
     f->plain = true;
     for (int i = 0; i < BACK_ROWS; i++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cuda_fwd.c - launches the forward selective scan: picks a row of instances.def and
- * says how many blocks of how many channels. What a kernel does stands in fwd.cu and
- * fwd_serial.cu.
+ * says how many blocks of how many channels. What a kernel does stands in fwd.cu,
+ * fwd_serial.cu and, for one state, fwd_one.cu.
  */
 #include "../../variant/cuda.h"
 #include "cuda_rows.h"
@@ -14,6 +14,11 @@ enum {
     PER_BLOCK = 1100000,     /* measured cost of beginning and ending one */
     CHUNK = 2048,            /* positions per entry of x */
     ELEMENT_LANES = 8,       /* at least, if rows are accessed by the element */
+    WARP = 32,
+    ONE_STEPS = 8,      /* positions of a lane in fwd_one.cu */
+    ONE_BLOCKS = 3,     /* of it per multiprocessor */
+    ONE_CHANNELS = 512, /* of a block of it at most */
+    ONE_BEGINS = 2,     /* it costs so many tiles more than it has */
     JOIN_THREADS = 128,
     JOIN_BLOCKS = 65535,
     LAYOUTS = 4,
@@ -37,23 +42,31 @@ typedef struct layout {
     {MBR_KERNEL_selective_scan_fwd_##name, SERIAL_STATES, __VA_ARGS__, 0}
 
 /* The layouts for types of so many bits: of fwd.cu, for a real and a complex A, and of
- * fwd_serial.cu. */
+ * fwd_serial.cu; and the kernels of one state, in units of 8 lanes, for short rows, and
+ * of 32. */
 typedef struct kind {
     uint8_t bits;
     layout real[LAYOUTS], complex, serial;
+    uint32_t one[2];
 } kind;
+
+#define ONE(in)                                                                        \
+    {MBR_KERNEL_selective_scan_fwd_one_##in##_lanes8,                                  \
+     MBR_KERNEL_selective_scan_fwd_one_##in##_lanes32}
 
 static const kind kinds[KINDS] = {
     {16,
      {LAYOUT(half_lanes4, 4, 16, 4, 570, 35), LAYOUT(half_lanes8, 8, 8, 6, 430, 55),
       LAYOUT(half_lanes16, 16, 8, 5, 470, 59), LAYOUT(half_lanes32, 32, 8, 4, 520, 80)},
      LAYOUT(half_complex, 32, 8, 3, 520, 200),
-     SERIAL(half_serial, 4, 8, 4, 2.4, 920)},
+     SERIAL(half_serial, 4, 8, 4, 2.4, 920),
+     ONE(half)},
     {32,
      {LAYOUT(f32_lanes8_short, 8, 8, 6, 310, 57), LAYOUT(f32_lanes8, 8, 16, 4, 370, 42),
       LAYOUT(f32_lanes16, 16, 8, 5, 330, 57), LAYOUT(f32_lanes32, 32, 8, 4, 330, 77)},
      LAYOUT(f32_complex, 32, 4, 3, 330, 250),
-     SERIAL(f32_serial, 8, 4, 4, 3, 775)}};
+     SERIAL(f32_serial, 8, 4, 4, 3, 775),
+     ONE(f32)}};
 
 /* Two passes and what joins them take as much longer than one. */
 static const double WORTH_TWO_PASSES = 2.5;
@@ -171,6 +184,21 @@ static void describe(scan_forward *f) {
     f->repeat = p->u.shape[1] / p->delta.shape[1];
 }
 
+static mbr_status launch_blocks(scan_forward *f, uint32_t kernel, int64_t threads,
+                                int64_t shared_bytes) {
+    mbr_status status = MBR_OK;
+    for (f->first_block = 0; status == MBR_OK && f->first_block < f->blocks;
+         f->first_block += INT32_MAX) {
+        const int64_t left = f->blocks - f->first_block;
+        const mbr_launch how = {
+            .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
+            .block = (uint32_t)threads,
+            .shared_bytes = (uint32_t)shared_bytes};
+        status = mbr__launch(&f->p.call, kernel, &how, f, sizeof *f);
+    }
+    return status;
+}
+
 static mbr_status launch_pass(scan_forward *f, const layout *l, uint32_t pass,
                               int64_t chunks) {
     const mbr_selective_scan_fwd_params *p = &f->p;
@@ -182,18 +210,60 @@ static mbr_status launch_pass(scan_forward *f, const layout *l, uint32_t pass,
     f->rest = (int32_t)(p->u.shape[2] % (l->lanes * l->steps));
     f->blocks_per_group = divide_up(f->width, channels);
     f->blocks = p->u.shape[0] * f->groups * f->blocks_per_group * f->chunks;
-    mbr_status status = MBR_OK;
-    for (f->first_block = 0; status == MBR_OK && f->first_block < f->blocks;
-         f->first_block += INT32_MAX) {
-        const int64_t left = f->blocks - f->first_block;
-        const mbr_launch how = {
-            .grid = {(uint32_t)(left < INT32_MAX ? left : INT32_MAX), 1, 1},
-            .block = (uint32_t)threads,
-            .shared_bytes =
-                l->states > 0 ? 0 : (uint32_t)(channels * channel_bytes(p))};
-        status = mbr__launch(&p->call, l->kernel, &how, f, sizeof *f);
+    return launch_blocks(f, l->kernel, threads,
+                         l->states > 0 ? 0 : channels * channel_bytes(p));
+}
+
+/* Whether fwd_one.cu can do it: one state, and nothing that it knows not of. */
+static bool is_one(const mbr_selective_scan_fwd_params *p) {
+    return p->A.shape[1] == 1 && p->A.dtype_code != MBR_COMPLEX && p->B.ndim == 4 &&
+           p->C.ndim == 4 && p->z.data == NULL && p->delta.shape[1] == p->u.shape[1] &&
+           p->u.shape[1] <= INT32_MAX / p->u.shape[0] && p->u.shape[2] <= INT32_MAX &&
+           is_in_order(&p->u) && is_in_order(&p->delta) && is_in_order(&p->B) &&
+           is_in_order(&p->C);
+}
+
+/* Channels of a block that takes `units` at once, in as many rounds as cost least: many
+ * share the beginning, and few leave no multiprocessor without work. */
+static int64_t choose_channels(const scan_forward *f, int64_t units, int64_t tiles,
+                               int64_t resident) {
+    const int64_t groups = f->p.u.shape[0] * f->groups;
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t rounds = 1; rounds * units <= ONE_CHANNELS; rounds++) {
+        const int64_t blocks = groups * divide_up(f->width, units * rounds);
+        const int64_t cost =
+            divide_up(blocks, resident) * (rounds * tiles + ONE_BEGINS);
+        if (cost < least)
+            best = rounds, least = cost;
     }
-    return status;
+    return best * units;
+}
+
+/* Shared memory of a block of fwd_one.cu: 16 bytes for each channel, B and C of a
+ * chunk, and for each unit u, delta and results in fp32. */
+static int64_t one_bytes(const scan_forward *f, int64_t lanes, int64_t units) {
+    const int64_t run = ONE_STEPS * f->p.u.dtype_bits / 8;
+    const int64_t length = f->p.u.shape[2] < CHUNK ? f->p.u.shape[2] : CHUNK;
+    return 16 * f->channels +
+           2 * divide_up(length, lanes * ONE_STEPS) * part_bytes(lanes, run) +
+           units * (2 * part_bytes(lanes, run) + part_bytes(lanes, ONE_STEPS * 4));
+}
+
+static mbr_status launch_one(scan_forward *f, const kind *k) {
+    const mbr_selective_scan_fwd_params *p = &f->p;
+    const bool is_long = p->u.shape[2] > 8 * ONE_STEPS;
+    const int64_t lanes = is_long ? 32 : 8;
+    int64_t threads = divide_up(f->width * lanes, WARP) * WARP;
+    if (threads > SCAN_ONE_FORWARD_THREADS)
+        threads = SCAN_ONE_FORWARD_THREADS;
+    const int64_t units = threads / lanes;
+    f->rows[ROWS_OUT] = rows_of_pieces(&p->out);
+    f->channels = choose_channels(f, units, divide_up(p->u.shape[2], lanes * ONE_STEPS),
+                                  mbr__multiprocessors(&p->call) * ONE_BLOCKS *
+                                      SCAN_ONE_FORWARD_THREADS / threads);
+    f->blocks_per_group = divide_up(f->width, f->channels);
+    f->blocks = p->u.shape[0] * f->groups * f->blocks_per_group;
+    return launch_blocks(f, k->one[is_long], threads, one_bytes(f, lanes, units));
 }
 
 static mbr_status launch_join(const scan_forward *f) {
@@ -217,7 +287,8 @@ mbr_status mbr_impl_selective_scan_fwd(const mbr_selective_scan_fwd_params *p) {
     describe(&f);
     const int64_t chunks = divide_up(p->u.shape[2], CHUNK);
     if (!is_worth_two_passes(&f, k, chunks))
-        return launch_pass(&f, choose_layout(&f, k, 1), WHOLE, 1);
+        return is_one(p) ? launch_one(&f, k)
+                         : launch_pass(&f, choose_layout(&f, k, 1), WHOLE, 1);
     const layout *l = choose_layout(&f, k, chunks);
     mbr_status status = launch_pass(&f, l, STATES_ONLY, chunks);
     if (status == MBR_OK)

@@ -42,4 +42,27 @@ static inline scan_rows rows_of(const mbr_tensor *t) {
                                                    : IN_WORDS};
 }
 
+/* The same for kernels of one state, which copy whole pieces or else words. */
+static inline scan_rows rows_of_pieces(const mbr_tensor *t) {
+    scan_rows rows = rows_of(t);
+    if (rows.how == IN_PIECES && t->shape[t->ndim - 1] * t->dtype_bits / 8 % 16 != 0)
+        rows.how = IN_WORDS;
+    return rows;
+}
+
+/* Bytes that they need in shared memory for a part of a row: of so many lanes, with
+ * runs of so many bytes. */
+static inline int64_t part_bytes(int64_t lanes, int64_t run) {
+    return lanes * run + 16;
+}
+
+/* Whether they may read the rows of an input, in pieces wherever they begin: dense in
+ * time, in the order of their indices and so far from each other that only the first
+ * and the last one have something else within 16 bytes; and with a stride between
+ * channels that an int holds. */
+static inline bool is_in_order(const mbr_tensor *t) {
+    return t->stride[t->ndim - 1] == 1 && bytes_along(t, 0) >= 16 &&
+           bytes_along(t, 1) >= 16 && bytes_along(t, 1) <= INT32_MAX;
+}
+
 #endif

@@ -75,6 +75,7 @@ typedef struct scan_forward {
     uint32_t
         plain; /* B and C are variable, and no row of theirs begins inside a word */
     uint32_t pieces_BC; /* B and C are variable, and accessed in pieces */
+    int64_t channels;   /* of a block of fwd_one.cu */
 } scan_forward;
 
 /* A block of threads takes `channels` channels of one group of one batch entry
@@ -119,9 +120,9 @@ enum {
     SUM_FEW_SLICES = 128
 }; /* up to so many, one thread of bwd_sum.cu adds them up */
 
-enum { /* bwd_one.cu */
-       SCAN_ONE_STEPS = 8,
-       SCAN_ONE_THREADS = 512
+enum {                                 /* of a block at most, in */
+       SCAN_ONE_FORWARD_THREADS = 256, /* fwd_one.cu */
+       SCAN_ONE_THREADS = 512          /* bwd_one.cu */
 };
 
 #endif

@@ -304,6 +304,87 @@ static void many_channels_are_scanned_position_by_position(void **state) {
     }
 }
 
+/* A forward of one state without a gate, as VMamba calls it. */
+static mbr_selective_scan_fwd_params forward_of_one_state(problem s) {
+    s.states = 1;
+    mbr_selective_scan_fwd_params p = forward(&s);
+    p.z = p.out_z = (mbr_tensor){0};
+    return p;
+}
+
+static const problem vision = {.batch = 2,
+                               .dim = 12,
+                               .length = 3136,
+                               .groups = 4,
+                               .code = MBR_FLOAT,
+                               .bits = 16,
+                               .out_bits = 32};
+
+/* One state: a kernel of its own, in which the lanes of a unit have a channel. */
+static void one_state_has_a_forward_kernel_of_its_own(void **state) {
+    (void)state;
+    static const struct {
+        int64_t dim, length;
+        uint8_t code, bits;
+        const char *kernel;
+        uint32_t threads, how;
+    } rows[] = {
+        {12, 3136, MBR_FLOAT, 16, "half_lanes32", 96, IN_PIECES}, /* 3 of a group */
+        {384, 3136, MBR_BFLOAT, 16, "half_lanes32", 256, IN_PIECES},
+        {384, 129, MBR_FLOAT, 16, "half_lanes32", 256, IN_WORDS},
+        {384, 128, MBR_FLOAT, 16, "half_lanes32", 256, IN_PIECES},
+        {384, 65, MBR_FLOAT, 16, "half_lanes32", 256, IN_WORDS},
+        {12, 49, MBR_FLOAT, 16, "half_lanes8", 32, IN_WORDS},
+        {384, 64, MBR_FLOAT, 32, "f32_lanes8", 256, IN_PIECES},
+        {384, 66, MBR_FLOAT, 32, "f32_lanes32", 256, IN_WORDS},
+        {384, 100000, MBR_FLOAT, 32, "f32_lanes32", 256, IN_PIECES},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        problem s = vision;
+        scan_forward f;
+        s.dim = rows[i].dim, s.length = rows[i].length;
+        s.batch = 64, s.code = rows[i].code, s.bits = rows[i].bits;
+        const mbr_selective_scan_fwd_params p = forward_of_one_state(s);
+        send(&p);
+        memcpy(&f, fake->launch.params, sizeof f);
+        assert_memory_equal(fake->launch.kernel, "selective_scan_fwd_one_", 23);
+        assert_string_equal(fake->launch.kernel + 23, rows[i].kernel);
+        assert_int_equal(fake->launch.block[0], rows[i].threads);
+        assert_int_equal(fake->launch.grid[0], 64 * 4 * f.blocks_per_group);
+        assert_int_equal((f.width + f.channels - 1) / f.channels, f.blocks_per_group);
+        assert_in_range(fake->launch.shared_bytes, 1, SHARED_OF_ANY_GPU);
+        assert_int_equal(f.rows[ROWS_OUT].how, rows[i].how);
+    }
+}
+
+/* What that kernel cannot do goes the general way. */
+static void other_forwards_of_one_state_go_the_general_way(void **state) {
+    (void)state;
+    enum { GATE, STATES, STEP, EXPANDED, GROUPED, CONSTANT, IS_COMPLEX, OTHERS };
+    for (int other = 0; other < OTHERS; other++) {
+        problem s = vision;
+        s.is_complex = other == IS_COMPLEX;
+        mbr_selective_scan_fwd_params p = forward_of_one_state(s);
+        if (other == GATE)
+            p.z = p.out_z = p.u;
+        if (other == GATE)
+            p.out = p.u;
+        if (other == STATES)
+            s.states = 2, p = forward(&s);
+        if (other == STEP)
+            p.delta.stride[2] = 2;
+        if (other == EXPANDED)
+            p.u.stride[0] = 0;
+        if (other == GROUPED)
+            p.delta.shape[1] = p.delta_bias.shape[0] = 6;
+        if (other == CONSTANT)
+            p.C = p.A;
+        send(&p);
+        if (strstr(fake->launch.kernel, "_one_") != NULL)
+            fail_msg("case %d runs %s", other, fake->launch.kernel);
+    }
+}
+
 static void nothing_is_launched_for_an_empty_sequence(void **state) {
     (void)state;
     problem s = usual;
@@ -637,6 +718,8 @@ int main(void) {
         cmocka_unit_test(rows_are_found_by_strides_in_bytes),
         cmocka_unit_test(chunks_of_few_channels_run_side_by_side),
         cmocka_unit_test(many_channels_are_scanned_position_by_position),
+        cmocka_unit_test(one_state_has_a_forward_kernel_of_its_own),
+        cmocka_unit_test(other_forwards_of_one_state_go_the_general_way),
         cmocka_unit_test(nothing_is_launched_for_an_empty_sequence),
         cmocka_unit_test(all_kernels_of_a_backward_get_the_same_call),
         cmocka_unit_test(a_backward_of_any_size_fits_grid_and_workspace),
