@@ -73,6 +73,20 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "where they come out even one more slice, of no blocks",
     ),
     (
+        "selective_scan/turns.cuh",
+        "must_take_turns",
+        "constexpr float most = 1 <<",
+        "most = 1 >>",
+        "turns are taken where they need not be: slower, as right",
+    ),
+    (
+        "selective_scan/bwd_serial.cu",
+        "",
+        "s.dA[n] = 0.0f;",
+        "-(0.0f)",
+        "minus zero, to which the first term is added",
+    ),
+    (
         "selective_scan/cpu_scan.h",
         "load_channels",
         "i < VW && i < k.lanes",
