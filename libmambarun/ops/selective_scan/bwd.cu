@@ -306,15 +306,15 @@ struct stage {
     state_tiles B, C;
 };
 
-/* `count` states from n on over a tile; partial: where this lane's
- * quads go. variable: B and C both are. */
+/* `count` states from n on over a tile; partial: where this lane's quads go.
+ * variable: B and C both are. */
 template <bool variable>
 INLINE void reverse(steps &s, const mbr_selective_scan_bwd_params &p,
                     const edges &of_lane, int n, const stage &here,
                     const coefficients &of, int count, bool exists, state_sums &sums,
                     warp_exchange &warp, float4 *partial, const place &at) {
     const float scale = PARTS; /* of dy */
-    const int states = (int)p.A.shape[1], lane = at.lane;
+    const int lane = at.lane;
     const int reach = reach_of<LANES>((at.left - 1) / STEPS);
     const bool whole = at.left == TILE;
     const auto is_real = [&](int i) { return at.first + i < at.left; };

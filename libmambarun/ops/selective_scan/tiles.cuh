@@ -129,19 +129,18 @@ INLINE void join_parts(complex (&v)[STEPS], const float (&parts)[2 * STEPS]) {
         v[i] = {parts[2 * i], parts[2 * i + 1]};
 }
 
-/* The values of words of type T; only IN may be half. */
+/* The values of words of type T; is_f16 tells what half is. */
 template <class T>
-INLINE void take_words(value (&v)[STEPS], const run<T, STEPS * PARTS> &r,
-                       bool is_f16 = false) {
+INLINE void take_words(value (&v)[STEPS], const run<T, STEPS * PARTS> &r, bool is_f16) {
     float parts[STEPS * PARTS];
     unpack_run(parts, r, is_f16);
     join_parts(v, parts);
 }
 
-/* A lane's values of state n, of a row that is not odd and of type T. */
+/* A lane's values of state n, of a row that is not odd and of type T, not half. */
 template <class T>
 INLINE void take_values(value (&v)[STEPS], const state_tiles &tile, int n, int lane) {
-    take_words(v, words_of<T>(tile, n, lane));
+    take_words(v, words_of<T>(tile, n, lane), false);
 }
 
 /* Words of state n that begin with the position before. */
