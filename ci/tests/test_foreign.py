@@ -34,6 +34,7 @@ def load(name, sources, build_directory, is_python_module, **flags):
 """,
     "mambarun.py": """
 import os
+def install(): pass  # an installed mambarun's start-up file asks for it
 def info(device):
     usable = "sm_90" not in os.environ["LACKS"]
     row = {"name": "cuda12_sm90", "reason": "needs sm_90, device is sm_80"}
