@@ -63,7 +63,7 @@ from conformance.providers import REFERENCE, Library, Reference  # noqa: E402
 
 CASE_SECONDS = 20  # a case that takes longer hangs
 MEMORY = 6 << 30  # bytes of address space more than before a fault's cases ran
-LARGEST = 2_000_000  # bytes of a case's arrays: larger ones are about size alone
+LARGEST = 4_000_000  # bytes of a case's arrays: larger ones are about size alone
 JUDGES = 12  # processes at once, in the second step of two
 FEW, MANY = 24, 120  # cases that such a process takes, first and later
 BY_HAND = "by hand"

@@ -91,8 +91,61 @@ FAR: dict[str, dict[str, int]] = {
 }
 
 
-def _size_rows() -> dict[str, Conv]:
+LANES = 256  # of a block that goes along aligned rows, backward: 16 bytes each
+
+
+def _whole_rows() -> dict[str, Conv]:
+    """Rows that are whole runs of 16 bytes, all of them aligned, and enough of them for
+    the backward to go along them in tiles of a block's lanes."""
     rows = {}
+    for dtype, short in SHORT.items():
+        run = 128 // torch.finfo(dtype).bits
+        for width, silu in itertools.product((2, 3, 4), (False, True)):
+            rows[f"runs-W{width}-{short}{'-silu' if silu else ''}"] = Conv(
+                "rows of one tile, the last warp with a single run; no bias",
+                batch=9,
+                dim=2,
+                length=33 * run,
+                width=width,
+                dtype=dtype,
+                bias_dtype=None,
+                silu=silu,
+            )
+        for batch, tiles in ((1, 8), (3, 3)):
+            for more in (-run, 0, 1, run):
+                length = tiles * LANES * run + more
+                rows[f"runs-B{batch}-L{length}-{short}"] = Conv(
+                    "tiles of aligned runs: the last one less a run, all of it, one "
+                    "time more (no longer aligned), one run more",
+                    batch=batch,
+                    dim=2,
+                    length=length,
+                    width=2 + length // run % 3,
+                    dtype=dtype,
+                )
+        rows[f"runs-batch140-{short}"] = Conv(
+            "a block takes one batch row after the other",
+            batch=140,
+            dim=16,
+            length=33 * run,
+            dtype=dtype,
+            layouts={"x": Layout(expand=(0,)), "dout": Layout(expand=(1,))},
+            fwd="no",
+        )
+        rows[f"runs-tiles-{short}"] = Conv(
+            "segments of two tiles: gradients are carried from one to the one before",
+            batch=11,
+            dim=32,
+            length=(2 * LANES + 1) * run,
+            dtype=dtype,
+            layouts={"x": Layout(expand=(0,)), "dout": Layout(expand=(1,))},
+            fwd="no",
+        )
+    return rows
+
+
+def _size_rows() -> dict[str, Conv]:
+    rows = _whole_rows()
     lengths = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129)
     for width, length in itertools.product((2, 3, 4), lengths):
         for name, layout in (("", CONTIGUOUS), ("-channel-last", CHANNEL_LAST)):
@@ -375,6 +428,18 @@ def _sequence_rows() -> dict[str, Conv]:
         initial=True,
         dinitial=True,
     )
+    for length, dtype in itertools.product((2, 37), SHORT):
+        rows[f"sequences-initial-D8-L{length}-{SHORT[dtype]}-channel-last"] = Conv(
+            "the same where several channels move at once: no gradient comes from "
+            "before time 0",
+            ids=(-5, 5),
+            dim=8,
+            length=length,
+            dtype=dtype,
+            initial=True,
+            dinitial=True,
+            layouts=dict.fromkeys(WIDE + STATES, CHANNEL_LAST),
+        )
     rows["sequences-strided"] = Conv(
         "seq_idx with gaps", ids=(3, 5), layouts={"seq_idx": Layout(step={1: 2})}
     )
