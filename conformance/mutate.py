@@ -156,14 +156,14 @@ def faults(options: argparse.Namespace) -> Iterator[Fault]:
 
 def harmless(fault: Fault, line: str, becomes: str) -> str:
     """Why a fault changes nothing, if that is known: from the lists HARMLESS of
-    (file, function, words in the line, words in what it becomes, why); an empty string
-    stands for any."""
+    (file, function or kernel, words in the line, words in what it becomes, why); an
+    empty string stands for any."""
     for path in sorted([HERE / "faults.py", *HERE.glob("ops/*/faults.py")]):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for file, function, was, now, why in importlib.import_module(name).HARMLESS:
             if (
                 fault.file.endswith(file)
-                and function in ("", fault.function)
+                and function in ("", fault.function, fault.kernel)
                 and was in line
                 and now in becomes
             ):

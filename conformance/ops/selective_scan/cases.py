@@ -143,6 +143,17 @@ def _length_rows() -> dict[str, Scan]:
                 states=16,
                 z=length % 2 == 0,
             )
+        for length in (63, 64, 127, 128, 255, 256, 257):
+            for name, layout in (("", CONTIGUOUS), ("-odd-start", ODD_START)):
+                rows[f"{short}-N1-L{length}{name}"] = Scan(
+                    "the same for a GPU's layout for one state, whose rows go in "
+                    "words unless they are whole pieces: all words of the last lane",
+                    length=length,
+                    dtype=dtype,
+                    dim=3,
+                    states=1,
+                    layouts=dict.fromkeys((*WIDE, "B", "C"), layout),
+                )
         for length in (63, 64, 65, 127, 128, 129, 255, 256, 257, 512, 513, 1025, 2049):
             rows[f"complex-{short}-L{length}"] = Scan(
                 "the same ends with a complex A, whose tiles are shorter",
@@ -183,6 +194,22 @@ def _length_rows() -> dict[str, Scan]:
                 states=1,
                 dtype=dtype,
             )
+    for dtype, length, groups, layout in (
+        (F32, 97, 1, TIME_SLICE),
+        (F16, 70, 2, ODD_START),
+        (BF16, 129, 1, CONTIGUOUS),
+    ):
+        rows[f"{SHORT[dtype]}-rows5040-N16-L{length}"] = Scan(
+            "rows enough that a GPU takes 16 states step by step, both ways, over "
+            "several tiles (32); channels that do not fill a group's last block",
+            batch=140,
+            dim=36,
+            length=length,
+            groups=groups,
+            dtype=dtype,
+            z=groups == 1,
+            layouts=dict.fromkeys(WIDE, layout),
+        )
     for name, sizes in FAR.items():
         rows[name] = Scan(
             "a size that 16 or 20 bits, or one axis of a launch, do not hold",
@@ -977,6 +1004,23 @@ def _value_rows() -> dict[str, Scan]:
         states=4,
         length=67,
     )
+    for dtype, short in SHORT.items():
+        for states in (1, 2):
+            rows[f"grows-within-a-tile-N{states}-{short}"] = Scan(
+                "decays whose product is infinite over half a tile of a GPU (256), "
+                "though not over a lane of it, while state and gradient are 0",
+                dtype=dtype,
+                length=300,
+                states=states,
+                delta=(-0.5, 0.0),
+                A=(1.0, 1.0),
+                softplus=False,
+                bias=False,
+                edit=_grow,
+                edit_given=_without_dout,
+                # A GPU's forward of several states only scans: 0 times infinite there.
+                fwd="no" if states > 1 else "",
+            )
     for factor in (1e-3, 30.0, 100.0, 1000.0):
         rows[f"z-times-{factor:g}"] = Scan(
             "a gate wide open, shut, and hardly there",
@@ -1021,6 +1065,20 @@ def _value_rows() -> dict[str, Scan]:
         edit=_mirror_channels,
     )
     return rows
+
+
+GROWS = slice(96, 264)
+
+
+def _grow(values: dict[str, torch.Tensor]) -> None:
+    """By 2^9 in 8 positions, between steps that forget everything."""
+    values["u"][..., GROWS] = 0
+    values["delta"][..., GROWS] = -200
+    values["delta"][..., 104:256] = 0.78125
+
+
+def _without_dout(given: dict[str, Array]) -> None:
+    given["dout"].flat()[given["dout"].index[..., GROWS]] = 0
 
 
 def _scaled(name: str, factor: float) -> Edit:
@@ -1107,6 +1165,19 @@ def _nonfinite_rows() -> dict[str, Scan]:
             dim=5,
             edit=_set(name, (2, 1), NAN),
         )
+    for dtype, short in SHORT.items():
+        rows[f"constant-C-inf-{short}"] = Scan(
+            "all terms of one sign: an infinite factor, not NaN from behind the end",
+            constant_C=True,
+            D=False,
+            bias=False,
+            states=3,
+            length=37,
+            dim=5,
+            dtype=dtype,
+            edit=_infinite_C,
+            edit_given=lambda given: given["dout"].fill(given["dout"].wide().abs()),
+        )
     rows["A-nan"] = Scan(
         "NaN in A stays in its channel",
         states=3,
@@ -1151,6 +1222,12 @@ def _nonfinite_rows() -> dict[str, Scan]:
         edit=lambda v: v["u"].fill_(NAN),
     )
     return rows
+
+
+def _infinite_C(values: dict[str, torch.Tensor]) -> None:
+    for name in ("u", "B", "C"):
+        values[name].abs_()
+    values["C"][2, 1] = INF
 
 
 def _set_dout(at: tuple[int, ...], value: float) -> Given:

@@ -121,4 +121,18 @@ HARMLESS: list[tuple[str, str, str, str, str]] = [
         "+ 64) / 64 * 64;",
         "more workspace than is used",
     ),
+    (
+        "selective_scan/fwd.cuh",
+        "selective_scan_fwd_half_lanes4",
+        "row += (start_of(at.tile) + at.lane) * stride;",
+        "",
+        "in fetch_elements: rows by elements are given no fewer than 8 lanes",
+    ),
+    (
+        "selective_scan/bwd_sweep.cu",
+        "",
+        "__shared__ state_tiles B_tiles[2];",
+        "B_tiles[3];",
+        "more shared memory than is used",
+    ),
 ]
