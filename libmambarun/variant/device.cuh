@@ -334,6 +334,21 @@ INLINE float softplus(float x) {
     return fmaf(p, e, fmaxf(x, 0.0f)); /* a NaN comes by e */
 }
 
+/* dt from delta: with its bias, and softplus of that if asked for. The question stands
+ * outside of the loop, where it costs nothing; bias is read where it is added. */
+template <int count>
+INLINE void make_dt(float (&delta)[count], const float &bias, bool with_softplus) {
+    if (with_softplus) {
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            delta[i] = softplus(delta[i] + bias);
+    } else {
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            delta[i] += bias;
+    }
+}
+
 /* The slope of softplus where its value is y >= 0: 1 - e^-y, right to 3e-7 for small y
  * too. */
 INLINE float softplus_slope(float y) {

@@ -267,15 +267,7 @@ extern "C" __global__ void __launch_bounds__(MOST, 1)
         const bool exists = r * teams + team < count;
         const int parity = r % 2;
 
-        if (p.delta_softplus) {
-#pragma unroll
-            for (int i = 0; i < STEPS; i++)
-                dt[i] = softplus(dt[i] + bias);
-        } else {
-#pragma unroll
-            for (int i = 0; i < STEPS; i++)
-                dt[i] += bias;
-        }
+        make_dt(dt, bias, p.delta_softplus);
         if (!is_whole || !exists) {
 #pragma unroll
             for (int i = 0; i < STEPS; i++) {

@@ -202,15 +202,7 @@ template <bool plain> INLINE void take_dy(steps &s, const mover<plain> &m) {
 template <bool plain> INLINE void take_dt(float (&dt)[STEPS], const mover<plain> &m) {
     const float bias = m.own.bias[threadIdx.x / LANES];
     m.take(dt, BACK_DELTA);
-    if (m.f.p.delta_softplus) {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            dt[i] = softplus(dt[i] + bias);
-    } else {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            dt[i] += bias;
-    }
+    make_dt(dt, bias, m.f.p.delta_softplus);
 }
 
 /* A tile's steps before its states; those that do not exist are all zero. */

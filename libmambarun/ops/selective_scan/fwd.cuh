@@ -161,15 +161,7 @@ struct steps {
 
 /* From delta in s.dt and u in s.du. */
 INLINE void prepare(steps &s, const place &at, float D, float bias, bool plus) {
-    if (plus) {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            s.dt[i] = softplus(s.dt[i] + bias);
-    } else {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            s.dt[i] += bias;
-    }
+    make_dt(s.dt, bias, plus);
     if (at.left < TILE) { /* steps that do not exist leave the state alone */
 #pragma unroll
         for (int i = 0; i < STEPS; i++)

@@ -102,15 +102,7 @@ INLINE void prepare(steps &s, float (&dt)[STEPS], const run<IN, STEPS> &u,
                     const run<IN, STEPS> &B, const one &own, bool plus, bool is_f16,
                     int exist) {
     float factor[STEPS];
-    if (plus) {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            dt[i] = softplus(dt[i] + own.bias);
-    } else {
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            dt[i] += own.bias;
-    }
+    make_dt(dt, own.bias, plus);
     unpack_run(s.y, u, is_f16);
     unpack_run(factor, B, is_f16);
 #pragma unroll
